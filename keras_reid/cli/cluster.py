@@ -35,14 +35,16 @@ class ClusterOptions(ModelOptions):
 
     topic: ClassVar[str] = "cluster"
 
-    images: str | None = option("Folder of unlabeled images, with subfolders.")
+    images: str | None = option("Folder of unlabeled images, with subfolders.", topic="data")
     features: str | None = option(
-        "Features instead of a model and images: an .npz or .mat file, or a folder of .npy files."
+        "Features instead of a model and images: an .npz or .mat file, or a folder of .npy files.",
+        topic="data",
     )
     part: str = option(
         "Part of --dataset; its labels score the groups.",
         "gallery",
         choices=("train", "query", "gallery"),
+        topic="data",
     )
     method: str = option("Clustering method.", "dbscan", choices=tuple(METHODS))
     eps: float | None = option(
@@ -59,10 +61,12 @@ class ClusterOptions(ModelOptions):
         "Default: 0.3 k1, from 2 to 6.",
         least=1,
     )
-    out: str | None = option("New folder for copies of the images: a subfolder for each person.")
-    csv: str | None = option("New CSV file with the columns path and person.")
+    out: str | None = option(
+        "New folder for copies of the images: a subfolder for each person.", topic="output"
+    )
+    csv: str | None = option("New CSV file with the columns path and person.", topic="output")
     contact_sheet: str | None = option(
-        "New picture with a row of images for each of the largest groups."
+        "New picture with a row of images for each of the largest groups.", topic="output"
     )
 
 

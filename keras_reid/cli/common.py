@@ -46,7 +46,8 @@ class DataOptions:
     protocol: str | None = option(
         f"Rule that removes gallery images from the ranking of a query: {', '.join(RULES)}. Use "
         "no-camera if the data has no cameras. Default: mars for tracklets, else that of the "
-        "training run, else market1501."
+        "training run, else market1501.",
+        topic="evaluation",
     )
     embed_batch_size: int = option("Number of images embedded at a time.", 16, least=1, most=2**14)
 

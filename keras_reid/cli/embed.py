@@ -29,10 +29,12 @@ class EmbedOptions(ModelOptions):
 
     images: str | None = option(
         "Folder of images, including subfolders; pattern such as 'crops/**/*.jpg'; or CSV table "
-        "with a column path and optional columns identity and camera."
+        "with a column path and optional columns identity and camera.",
+        topic="data",
     )
     out: str | None = option(
-        "Folder for Parquet files: a new one, or that of the same command, which continues there."
+        "Folder for Parquet files: a new one, or that of the same command, which continues there.",
+        topic="output",
     )
     shard_size: int = option("Number of images per file.", 8192, least=1)
     engine: str = option(

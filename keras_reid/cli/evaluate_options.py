@@ -23,9 +23,10 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
     features: Sequence[str] | None = option(
         "Features instead of a model: QUERY,GALLERY, two .npz files or folders of .npy files with "
         "embedding (n, d), identity (n,) and camera (n,); or one .mat file like "
-        "pytorch_result.mat."
+        "pytorch_result.mat.",
+        topic="data",
     )
-    tracklets: bool = option("Tracklets, not images, as queries and gallery.", False)
+    tracklets: bool = option("Tracklets, not images, as queries and gallery.", False, topic="data")
     distance: str = option(
         "Distance of embeddings (euclidean, cosine), of aligned stripes (local), of embeddings and "
         "stripes together (global_local), or of the parts that both images show (visible).",
@@ -68,13 +69,15 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         "Number of random draws of the protocols cuhk03-classic and viper.", 10, least=1
     )
     draw_seed: int = option("Seed of the random draws.", 0, least=0)
-    out: str | None = option("New JSON file of the scores.")
+    out: str | None = option("New JSON file of the scores.", topic="output")
     report: str | None = option(
-        "New HTML file of scores, curves, ranked lists with pictures, and changes by re-ranking."
+        "New HTML file of scores, curves, ranked lists with pictures, and changes by re-ranking.",
+        topic="output",
     )
     save_features: str | None = option(
         "New folder for the features in query.npz and gallery.npz, or new .mat file in the format "
-        "of pytorch_result.mat."
+        "of pytorch_result.mat.",
+        topic="output",
     )
 
     def __post_init__(self) -> None:

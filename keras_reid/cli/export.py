@@ -32,6 +32,7 @@ class ExportOptions(FeatureOptions, RunOptions):
         "Folder of exports. A saved_model is written to EXPORT_DIR/NAME/VERSION, other formats to "
         "EXPORT_DIR/NAME-FORMAT/VERSION.",
         "export",
+        topic="output",
     )
     name: str | None = option("Name of the served model. Default: name of the run folder or model.")
     version: int | None = option("Version number. Default: the next free number.", least=1)

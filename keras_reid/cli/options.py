@@ -42,12 +42,8 @@ RENAMED = {
 }
 RENAMED_VALUES = {"distance=global": "distance=euclidean"}
 HELP = {"help", "helpshort", "helpfull"}
-# Headings in the help, in their order. The flags of a class have its `topic`, except these.
+# Headings in the help, in their order.
 TOPICS = ("data", "model", "gallery", "recipe", "objective", "schedule", "evaluation", "output")
-SOURCES = "images features tracklets part video detections ground_truth benchmark"
-RESULTS = "out csv contact_sheet report save_features export_dir annotated timeline scores"
-TOPIC_OF = dict.fromkeys(SOURCES.split(), "data") | dict.fromkeys(RESULTS.split(), "output")
-TOPIC_OF |= {"protocol": "evaluation", "camera": "gallery"}
 
 
 def option(
@@ -67,7 +63,7 @@ def option(
         choices: allowed values; the help lists them, unless `text` has all of them.
         least: minimum of a number.
         most: maximum of a number.
-        topic: heading in the help; by default that of `TOPIC_OF`, or of the class.
+        topic: heading in the help; by default the `topic` of the class.
     """
     metadata = {
         "help": text,
@@ -152,7 +148,7 @@ class Command:
         return "\n\n".join([usage, "flags:", *parts, *more])
 
     def _topic(self, one: dataclasses.Field[Any]) -> str:
-        if topic := one.metadata.get("topic") or TOPIC_OF.get(one.name):
+        if topic := one.metadata.get("topic"):
             return str(topic)
         owners = (c for c in self.options.__mro__ if one.name in inspect.get_annotations(c))
         owner = next(owners, None)

@@ -32,9 +32,12 @@ class TrackOptions(GalleryOptions):
 
     video: str | None = option(
         "Video file, folder of frames in natural order of names, or address such as https://… or "
-        "rtsp://…."
+        "rtsp://….",
+        topic="data",
     )
-    detections: str | None = option("MOT text file of boxes. Default: boxes of --detector.")
+    detections: str | None = option(
+        "MOT text file of boxes. Default: boxes of --detector.", topic="data"
+    )
     detector: str | None = option(
         "Detector: ssdlite, hog (OpenCV), or the file of a network: .tflite, or .pb of "
         "TensorFlow's Object Detection API from a trusted source. Default: ssdlite if it is "
@@ -51,16 +54,18 @@ class TrackOptions(GalleryOptions):
     max_age: int = option(
         "Number of frames in a row that a confirmed track survives without a detection.", 30
     )
-    out: str | None = option("New MOT text file of the tracks.")
+    out: str | None = option("New MOT text file of the tracks.", topic="output")
     annotated: str | None = option(
-        "New video (.avi, .mp4) or new folder of frames, with boxes and names."
+        "New video (.avi, .mp4) or new folder of frames, with boxes and names.", topic="output"
     )
-    timeline: str | None = option("New picture with a bar for the duration of each track.")
+    timeline: str | None = option(
+        "New picture with a bar for the duration of each track.", topic="output"
+    )
     ground_truth: str | None = option(
-        "MOT text file of true tracks, to print scores: MOTA, IDF1 and HOTA."
+        "MOT text file of true tracks, to print scores: MOTA, IDF1 and HOTA.", topic="data"
     )
-    scores: str | None = option("New JSON file of the scores.")
-    camera: str = option("Name of the camera in the gallery.", "1")
+    scores: str | None = option("New JSON file of the scores.", topic="output")
+    camera: str = option("Name of the camera in the gallery.", "1", topic="gallery")
     frame_rate: float | None = option(
         "Frames per second. Default: the times of the video file, or its mean rate if it has no "
         "times; 25 for a folder.",
@@ -73,6 +78,7 @@ class TrackOptions(GalleryOptions):
         "Benchmark that defines the classes of --ground_truth. Default: MOT20 if a folder of its "
         "path begins with MOT20, else MOT17.",
         choices=("MOT15", "MOT16", "MOT17", "MOT20"),
+        topic="data",
     )
 
 

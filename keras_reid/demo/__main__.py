@@ -21,7 +21,9 @@ class DemoOptions(GalleryOptions):
 
     unused: ClassVar[str] = "dataset protocol"
 
-    images: str | None = option("Folder of images to choose from, in addition to uploads.")
+    images: str | None = option(
+        "Folder of images to choose from, in addition to uploads.", topic="data"
+    )
     host: str = option(
         "Address of the server: 127.0.0.1 for this machine only, 0.0.0.0 for all networks.",
         "127.0.0.1",
