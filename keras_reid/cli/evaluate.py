@@ -95,7 +95,7 @@ def _verified(
     rule = "no-camera" if protocol == "no-camera" else "market1501"
     verification = evaluation.verify(*evaluation.pairs(rows, *sides, rule))
     if options.verify:
-        say(str(verification))
+        say(f"\nverification (1:1)\n{verification}")
     return rows, verification
 
 

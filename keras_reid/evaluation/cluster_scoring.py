@@ -9,6 +9,7 @@ import numpy as np
 from keras_reid.errors import counted
 from keras_reid.evaluation.clusters import NOISE, separated
 from keras_reid.evaluation.labels import Column, column
+from keras_reid.evaluation.text import columns
 
 PARTS = ("precision", "recall", "f1")
 
@@ -52,8 +53,7 @@ class ClusterScores:
         persons, images = counted(self.persons, "person"), counted(self.images, "image")
         rows["clusters"] = f"{self.clusters:,} of {persons} in {images}"
         rows["in no cluster"] = counted(self.noise, "image")
-        width = max(map(len, rows))
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+        return columns(rows)
 
 
 def cluster_scores(labels: Column, clusters: np.ndarray) -> ClusterScores:

@@ -9,6 +9,7 @@ from keras_reid import checks
 from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import Distances
 from keras_reid.evaluation.labels import Labeled
+from keras_reid.evaluation.text import columns
 from keras_reid.evaluation.verification import Threshold, percent, rates, threshold_at_far, trials
 
 SHOWN_FARS = (0.01, 0.1)
@@ -72,14 +73,17 @@ class OpenSetResult:
 
     def __str__(self) -> str:
         known, unknown = len(self.mate), len(self.non_mated)
-        lines = [f"open set: {known:,} known and {unknown:,} unknown probes"]
+        searches = f"{known:,} mated, {unknown:,} non-mated"
         if self.left_out:
-            lines[0] += f", {self.left_out:,} left out (mates in the same camera alone)"
-        lines.append(f"rank-1 without a threshold: {100 * (self.mate_rank == 1).mean():.2f} %")
-        few = "not resolvable with so few unknown probes"
-        for far, share in rates(self.dir_at_far, SHOWN_FARS, unknown).items():
-            lines.append(f"DIR at FAR {100 * float(far):g} %: {percent(share, few)}")
-        return "\n".join(lines)
+            searches += f", {self.left_out:,} left out (no mate in another camera)"
+        few = "not resolvable with so few non-mated searches"
+        shares = rates(self.dir_at_far, SHOWN_FARS, unknown)
+        rows = {
+            "searches": searches,
+            "rank-1 (no threshold)": f"{100 * (self.mate_rank == 1).mean():.2f} %",
+            **{f"DIR at FAR {far}": percent(share, few) for far, share in shares.items()},
+        }
+        return columns(rows)
 
 
 def open_set(

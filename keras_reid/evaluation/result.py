@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_reid import checks
 from keras_reid.errors import InputError, counted, invalid
+from keras_reid.evaluation.text import columns
 
 
 @dataclass(frozen=True)
@@ -180,5 +181,4 @@ class RankingResult:
             values = (f"{name} {100 * pair[name]:6.2f} %" for name in ("rank-1", "mAP", "mINP"))
             row = f"{'  '.join(values)}  of {counted(int(pair['queries']), 'query')}"
             rows[f"camera {query} to {gallery}"] = row
-        width = max(map(len, rows))
-        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+        return columns(rows)

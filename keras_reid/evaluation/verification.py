@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from keras_reid import checks
-from keras_reid.errors import InputError, Shown, counted, invalid
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.evaluation.comparison import Distances, as_rows
 from keras_reid.evaluation.labels import Labeled
 from keras_reid.evaluation.protocols import Protocol
+from keras_reid.evaluation.text import columns
 
 SHOWN_FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 
@@ -118,12 +119,15 @@ class VerificationResult:
 
     def __str__(self) -> str:
         n, m = len(self.genuine), len(self.impostor)
-        lines = [f"verification: {counted(n, 'pair')} of one person, {m:,} of two"]
-        lines.append(f"AUC {100 * self.auc:.2f} %, EER {100 * self.eer:.2f} %")
         few = f"not resolvable with {m:,} impostor pairs"
-        for far, tar in rates(self.tar_at_far, SHOWN_FARS, m).items():
-            lines.append(f"TAR at FAR {far}: {percent(tar, few)}")
-        return "\n".join(lines)
+        tars = rates(self.tar_at_far, SHOWN_FARS, m)
+        rows = {
+            "pairs": f"{n:,} of one person, {m:,} of two",
+            "AUC": f"{100 * self.auc:.2f} %",
+            "EER": f"{100 * self.eer:.2f} %",
+            **{f"TAR at FAR {far}": percent(tar, few) for far, tar in tars.items()},
+        }
+        return columns(rows)
 
 
 def verify(distances: Any, same: Any) -> VerificationResult:

@@ -1,6 +1,7 @@
 """Verification, thresholds and open-set identification, compared with plain loops."""
 
 import json
+import re
 from dataclasses import asdict
 
 import numpy as np
@@ -64,8 +65,10 @@ def test_verify_roc_matches_scikit_learn(trial):
 def test_verify_far_below_resolution_is_not_resolvable():
     random = np.random.default_rng(0)
     result = verify(random.random(300), np.arange(300) < 100)
-    assert "TAR at FAR 0.01: " in str(result)
-    assert "TAR at FAR 0.001: not resolvable with 200 impostor pairs" in str(result)
+    assert re.search(r"^TAR at FAR 0.01 +\d+\.\d\d %$", str(result), re.MULTILINE)
+    assert re.search(
+        "^TAR at FAR 0.001 +not resolvable with 200 impostor pairs$", str(result), re.M
+    )
     values = json.loads(json.dumps(result.to_dict()))
     assert values["impostor_pairs"] == 200
     assert values["tar_at_far"]["0.001"] is None
@@ -150,7 +153,7 @@ def test_open_set_few_probes_are_not_resolvable():
         "no-camera",
     )
     assert result.to_dict()["dir_at_far"] == {"0.01": None, "0.1": None}
-    assert "not resolvable with so few unknown probes" in str(result)
+    assert "not resolvable with so few non-mated searches" in str(result)
     assert result.dir_at_far(0) == 1
     assert result.threshold_at_far(0) == Threshold(pytest.approx(0.2), 0.0, 0.0, 1, "search")
     with pytest.raises(InputError, match="`rank` must be at least 1, got 0"):
