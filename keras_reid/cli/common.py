@@ -38,7 +38,7 @@ class DataOptions:
     data_dir: str | None = option("Folder of the data set, or the table of csv.")
     keypoints: str | None = option(
         "Body points for models with pose: FILE.csv, or movenet:FILE.tflite, a network that "
-        "estimates the points. Default: --keypoints of the training of --model or --base_run."
+        "estimates the points. Default: as in the training of the model."
     )
     keypoints_cache: str | None = option(
         "CSV file of estimated points. Default: keypoints-movenet.csv next to the data set."

@@ -61,8 +61,8 @@ class EvaluateOptions(FeatureOptions, ModelOptions):
         "Table or .mat file of true attributes, to score the predicted attributes."
     )
     attribute_filter: float | None = option(
-        "Certainty of predicted attributes, such as 0.9. Gallery images are ranked last if an "
-        "attribute contradicts that of the query, both with at least this certainty."
+        "Certainty of predicted attributes, such as 0.9. A gallery image is ranked last if one of "
+        "its attributes contradicts the query, and both predictions have this certainty."
     )
     camera_pairs: bool = option("Scores of each pair of cameras, too.", False)
     repeats: int = option(

@@ -1,8 +1,9 @@
 """`python export.py --model=RUN`: a model for TensorFlow Serving and others, checked on images.
 
 The default is the pretrained model, checked on synthetic pedestrians unless a data set is given.
-The export must have the embeddings, mAP and rank-1 of the model, or the exit code is 1. A
-SavedModel gets a second model NAME-ranker, which ranks and re-ranks embeddings.
+The command compares embeddings, mAP and rank-1 of the export with those of the model. If they
+differ by more than the tolerance, the exit code is 1. A SavedModel gets a second model NAME-ranker,
+which ranks and re-ranks embeddings.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""`python search.py --gallery=people.db enrol DIR|CSV`: find enrolled persons in images.
+"""`python search.py --gallery=people.db SUBCOMMAND`: enrol persons, and find them in images.
 
 Subcommands use the model --model, by default the pretrained one. All but verify need --gallery.
 

@@ -16,7 +16,7 @@ from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.options import Command, option, reject
 from keras_reid.cli.terminal import check_outputs, check_picture, progress, say, write_json
 from keras_reid.data.mot import Boxes, read_mot, write_mot
-from keras_reid.errors import InputError, counted
+from keras_reid.errors import Shown, counted, invalid
 from keras_reid.io import new_file
 
 # Arguments of `tracking.track`.
@@ -210,11 +210,9 @@ def _detections(options: TrackOptions, video: data.Video) -> Boxes:
     if options.min_confidence is not None:
         boxes = boxes[boxes.confidence >= options.min_confidence]
     if not len(boxes):
-        raise InputError(
-            f"`detections` must have at least one person, got 0 of {count:,} boxes of "
-            f"{options.detections or 'the detector'} with sufficient confidence. Give other "
-            "detections, or lower --min_confidence."
-        )
+        rule = f"at least one person in {options.detections or 'the boxes of the detector'}"
+        fix = "Lower --min_confidence." if count else "Give other detections, or another detector."
+        raise invalid("detections", rule, Shown(f"0 of {count:,} boxes"), fix)
     return boxes
 
 

@@ -62,11 +62,11 @@ class TrainOptions(DataOptions):
         topic="data",
     )
     cache: str | None = option(
-        "Cache of decoded images: memory, or a folder. Default: none.", topic="data"
+        "Cache of decoded images: memory, or a folder. Default: no cache.", topic="data"
     )
     data_service: str | None = option(
         "Address grpc://HOST:PORT of a tf.data service that decodes and augments; see "
-        "examples/data_service.py. Default: none.",
+        "examples/data_service.py. Default: no service.",
         topic="data",
     )
     check_only: bool = option("Validation of the data set only, no training.", False, topic="data")
@@ -231,7 +231,7 @@ def default_text(name: str) -> str:
 
 def _word(value: Any) -> str:
     if value is None or value == "":
-        return "none"
+        return "not set"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -111,7 +111,7 @@ def estimator_of(source: str) -> PoseEstimator:
     """
     name, _, path = source.partition(":")
     if name != "movenet" or not path:
-        raise invalid("keypoints", "FILE.csv or movenet:FILE.tflite", source)
+        raise invalid("keypoints", "movenet:FILE.tflite", source)
     return MoveNet(path)
 
 

@@ -154,7 +154,7 @@ class Answers:
         """Return pictures as HTML: similar regions of two images, and their aligned stripes.
 
         Raises:
-            InputError: a description, a model without feature maps, or a missing file.
+            InputError: a query by description, a model without feature maps, or a missing file.
         """
         if query.pixels is None:
             raise InputError("A description has no image for a comparison. Search for an image.")

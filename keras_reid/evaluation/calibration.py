@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_reid.errors import InputError, invalid
+from keras_reid.errors import InputError
 from keras_reid.evaluation.comparison import compare
 from keras_reid.evaluation.labels import column
 from keras_reid.io import parsing
@@ -64,8 +64,10 @@ class MatchCalibration:
             object.__setattr__(self, name, tuple(float(x) for x in getattr(self, name)))
         values = [*self.search, *self.pair, self.impostor, self.scale, self.offset]
         if (len(self.search), len(self.pair)) != (5, 3) or not np.isfinite(values).all():
-            rule = "5 and 3 coefficients, and all values finite"
-            raise invalid("search and pair", rule, self, "Calibrate again.")
+            raise InputError(
+                "`search` must have 5 coefficients and `pair` 3, all of them finite, got "
+                f"{self}. Calibrate again."
+            )
 
     @classmethod
     def of(cls, values: Any, place: object) -> "MatchCalibration":
@@ -213,7 +215,12 @@ def distances(
 
 
 def require_persons(least: int, counts: np.ndarray) -> None:
-    """Raise if fewer than `least` persons have several images; `counts` (p,) are their images."""
+    """Raise if fewer than `least` persons have several images.
+
+    Args:
+        least: number of persons.
+        counts: (p,), number of images of each person.
+    """
     several = int((counts >= LEAST_IMAGES).sum())
     if several < least:
         rule = f"A calibration needs {least} persons with at least {LEAST_IMAGES} images"

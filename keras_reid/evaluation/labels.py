@@ -102,7 +102,9 @@ def codes(
     second = column(gallery, shape[1], f"gallery {name}")
     if first.dtype.kind != second.dtype.kind:
         types = Shown(f"{first.dtype} and {second.dtype}")
-        raise invalid(f"query and gallery {name}", "both integers or both strings", types)
+        raise InputError(
+            f"Query and gallery {name} must have the same type, integers or strings, got {types}."
+        )
     values, codes = np.unique(np.concatenate([first, second]), return_inverse=True)
     return codes[: len(first)], codes[len(first) :], values
 

@@ -42,8 +42,8 @@ def rank(
         (0.0, 0.583)
 
     Args:
-        distances: (q, g), smaller means more similar: the rows that `compare` returns, a
-            matrix, which may be memory-mapped, or the tuple (query, gallery) of features (n, d),
+        distances: the result of `compare`, a matrix (q, g), or a tuple (query, gallery) of features
+            (n, d). The matrix may be memory-mapped. Smaller means more similar. Features are
             compared by Euclidean distance.
         query: identities and cameras of the q images: `Labels`, or another object with `identity`
             and `camera`, such as `keras_reid.data.PersonImages`.

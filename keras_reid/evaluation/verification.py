@@ -22,8 +22,8 @@ class Threshold:
 
     Attributes:
         value: the distance; -inf accepts nothing.
-        far: the requested false acceptance rate, an upper bound of the rate on those trials.
-        measured_far: the false acceptance rate of the value on those trials.
+        far: the requested false acceptance rate; the measured rate is at most this one.
+        measured_far: the false acceptance rate of the value on the measured trials.
         impostors: number of trials: pairs of different persons, or non-mated searches.
         trial: "pair" (1:1, a rate of pairs) or "search" (1:N, a rate of non-mated searches, which
             grows with the gallery).
@@ -190,9 +190,10 @@ def pairs(
 def trials(
     distances: Distances, query: Labeled, gallery: Labeled, protocol: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield blocks of the distances (b, g), and masks of pairs of one person and of junk.
+    """Yield three arrays (b, g) for each block of queries: distances, and two masks.
 
-    Junk is one person in one camera, or an unlabeled image.
+    The first mask is true for pairs of one person, the second for junk: pairs of one person in one
+    camera, and pairs with an unlabeled image.
 
     Args:
         distances: (q, g) or features, as in `rank`.
@@ -211,7 +212,9 @@ def trials(
 
 
 def threshold_at_far(impostor: np.ndarray, other: np.ndarray, far: float, trial: str) -> Threshold:
-    """Return the largest of the distances that accepts at most the fraction `far` of impostors.
+    """Return the largest distance, as a threshold, that accepts at most `far` of the impostors.
+
+    The threshold is -inf if each distance accepts more.
 
     Args:
         impostor: (n,) sorted distances of trials to reject.

@@ -166,9 +166,9 @@ class Records:
         return rows
 
     def held(self, images: Sequence[str]) -> dict[str, Row]:
-        """Return the rows of images, by the passed reference; skip images that are not enrolled.
+        """Return a dict from the passed references to their rows, without unknown references.
 
-        A row with another Unicode form of the reference counts, unless these are paths of two
+        A row can have another Unicode form of the reference, unless both are paths of existing
         files.
         """
         rows: dict[str, Row] = {}

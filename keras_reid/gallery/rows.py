@@ -180,7 +180,7 @@ def label(value: Any, name: str) -> str:
     """
     if isinstance(value, str | int | np.integer) and not isinstance(value, bool):
         return str(value)
-    raise invalid(name, "texts or integers", value, "Convert them first.")
+    raise invalid(name, "a string or an integer", value, "Convert all values first.")
 
 
 def checked_rows(

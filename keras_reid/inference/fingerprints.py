@@ -19,8 +19,8 @@ DIGITS = 16
 def fingerprint(model: "keras.Model", flip: bool = False, precision: str = "float32") -> str:
     """Return 16 hexadecimal digits of weights, image size, mirroring and precision of a model.
 
-    A run and its float32 exports have the same fingerprint. A gallery refuses embeddings of
-    another one.
+    A run and its float32 exports have the same fingerprint. A gallery refuses embeddings with
+    another fingerprint.
 
     Args:
         model: model of `keras_reid.models.build`.

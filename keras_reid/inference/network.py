@@ -20,8 +20,8 @@ class NetworkEmbedder(Embedder):
     """Embedder of a network file: of an export, or of another program.
 
     Args:
-        source: the file, or the folder of an export.
-        file: the file.
+        source: the file, or the folder of an export, as passed to `load`.
+        file: the network file.
         network: the opened file.
         metadata: metadata of an export; None for other files.
         settings: see `preprocessing_of`.

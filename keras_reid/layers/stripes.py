@@ -25,7 +25,7 @@ def windows(rows: int, stripes: int) -> list[tuple[int, int]]:
 class StripePooling(keras.layers.Layer):
     """The mean or maximum of each stripe: `(b, h, w, d)` → `(b, s, d)`, from the top down.
 
-    Stripe i has the rows `⌊i·h/s⌋ … ⌈(i + 1)·h/s⌉` and the full width.
+    Stripe i begins at row `⌊i·h/s⌋`, ends before row `⌈(i + 1)·h/s⌉`, and has the full width.
 
     Args:
         stripes: s, at most h.

@@ -38,11 +38,12 @@ class AttributeLoss(ReidLoss):
     """`Σ_m w_m · BCE(t_m, z_m) + Σ_g CE(t_g, z_g)`, one number for each image.
 
     A binary attribute m has the weight `w = e^(1 − r)` where it is true and `e^r` where it is
-    false. Its rate r is the fraction of training images with the attribute, so that rare attributes
-    count more (DeepMAR, Li et al., ACPR 2015). An exclusive group g, such as the colors of
-    trousers, has the cross-entropy of a softmax. Unknown attributes count 0: a target of −1, and a
-    group without exactly one true column. (Lin et al., Pattern Recognition 2019, arXiv:1703.07220,
-    divide the sum by the number of attributes.)
+    false. Its rate r is the fraction of training images with the attribute, so that the rarer of
+    the two values counts more (DeepMAR, Li et al., ACPR 2015). An exclusive group g, such as the
+    colors of trousers, has the cross-entropy of a softmax. Unknown attributes add 0. A binary
+    attribute is unknown if its target is −1, and a group unless exactly one of its columns is true.
+    (Lin et al., Pattern Recognition 2019, arXiv:1703.07220, divide the sum by the number of
+    attributes.)
 
     Args:
         rates: r of each of the m columns, in [0, 1]; rates of columns in groups are not used.

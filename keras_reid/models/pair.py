@@ -169,7 +169,7 @@ def _cuts(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def halves(model: keras.Model) -> tuple[keras.Model, keras.Model]:
-    """Return the part of a pair verifier before the gate, and the part from two maps on.
+    """Return two models: the part of a pair verifier before the gate, and the rest.
 
     The first takes uint8 images (b, h, w, 3), the second takes two of its outputs and returns the
     distances (b,).

@@ -30,9 +30,9 @@ class FeatureDistances:
         self.centered, self.norms = _centered(features)
 
     def columns(self, start: Size, stop: Size, first: Size = 0) -> tf.Tensor:
-        """Return distances of images from `first` on (rows) to images start to stop (columns).
+        """Return a matrix: a row for each image from `first` on, a column for start to stop.
 
-        Rows of infinity fill the last GROUP of rows.
+        Rows of infinity pad the number of rows to a multiple of GROUP.
         """
         return _expanded(self._side(first, None), self._side(start, stop))
 
@@ -44,7 +44,7 @@ class FeatureDistances:
         return self.centered[start:stop], self.norms[start:stop]
 
     def slack(self, start: Size, stop: Size, squared: tf.Tensor) -> tf.Tensor:
-        """Return a bound (b, 1) of the rounding of distances of up to `squared` (b, 1)."""
+        """Return an upper bound (b, 1) of the rounding error, for values up to `squared` (b, 1)."""
         # A sum of d products in float32 was off by less than a quarter of this in 10⁸ pairs.
         rounding = np.finfo(np.float32).eps * tf.sqrt(tf.cast(self.width, tf.float32))
         return rounding * (self.norms[start:stop, None] + squared)

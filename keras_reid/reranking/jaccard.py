@@ -59,9 +59,10 @@ def _encoded(
 
 
 class Overlaps:
-    """`1 − Σ min(V_i, V_j) / Σ max(V_i, V_j)` of the rows of V, which sum to 1: in blocks.
+    """`1 − Σ min(V_i, V_j) / Σ max(V_i, V_j)` of the rows of V, computed in blocks.
 
-    Only pairs that share a column of V are compared: the columns are an inverted index.
+    Each row of V sums to 1. Only pairs that share a column of V are compared: the columns are an
+    inverted index.
     """
 
     def __init__(self, rows: sparse.CsrRows, columns: sparse.CsrRows, size: Size):

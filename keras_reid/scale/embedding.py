@@ -171,8 +171,8 @@ def embed_here(
 ) -> Iterator[int]:
     """Embed shards in this process and yield their numbers."""
     if workers is not None:
-        fix = "Make the same call in several processes."
-        raise invalid("workers", "None without Ray", workers, fix)
+        fix = "Start the same command in several processes instead."
+        raise invalid("workers", "omitted without the engine ray", workers, fix)
     for number in missing:
         if worker(shards, number):
             yield number

@@ -149,8 +149,8 @@ def _enrolled(
     if (distances > SAME_LOOK).any():
         other = ", ".join(map(str, np.array(numbers)[distances > SAME_LOOK]))
         raise InputError(
-            f"Tracks {other} of this video, camera and start are enrolled with other embeddings, "
-            "of other detections or settings. Use the same ones, or another gallery."
+            f"The gallery has tracks {other} of this video, camera and start with other "
+            "embeddings. Use the same detections and settings as before, or another gallery."
         )
     return {
         number: (row.identity, float(distance))

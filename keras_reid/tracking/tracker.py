@@ -27,8 +27,8 @@ class Track:
         embeddings: the last embeddings (d,), at most `budget`.
         box: (x, y, w, h) of the last detection.
         detection: row of the last detection in its frame.
-        rows: the last detections, counted from 0 over all frames; at most the larger of
-            `budget` and `n_init`.
+        rows: places of the last detections among the detections of all frames, from 0; at most
+            `max(budget, n_init)`.
         missed: number of frames since the last detection.
         confirmed: True after `n_init` detections.
     """
@@ -252,7 +252,10 @@ def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: An
 def track_numbers(
     detections: Boxes, embeddings: np.ndarray | None = None, **options: Any
 ) -> np.ndarray:
-    """Return the track (n,) of each detection of a whole video: 1, 2, … by first detection, or 0.
+    """Return the number (n,) of the track of each detection of a video.
+
+    Tracks are numbered from 1 in the order of their first detections. Detections without a
+    confirmed track have the number 0.
 
     Args:
         detections: n boxes in pixels, in the order of their frames.

@@ -31,7 +31,7 @@ def named(models: Models, kind: str) -> dict[str, keras.Model]:
 
 
 def reid_models(models: Mapping[str, keras.Model]) -> dict[str, ReidModel]:
-    """Return models of the same layers that `compile` accepts with losses by output."""
+    """Return the models as `ReidModel`s of the same layers, whose `compile` accepts losses."""
     return {
         name: model if isinstance(model, ReidModel) else uncompiled(model)
         for name, model in models.items()

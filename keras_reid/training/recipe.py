@@ -65,7 +65,7 @@ class Recipe(Settings):
     learning_rate: float = setting("Highest learning rate of the schedule.", least=0)
     init_from: str = setting(
         "Run folder of a trained model. Its weights are the initial weights of all layers with the "
-        "same name and shapes. Empty: none.",
+        "same name and shapes.",
         default="",
     )
     mixstyle: float = setting(
@@ -135,17 +135,18 @@ class Recipe(Settings):
     )
     metric_weight: float = setting("Weight of the metric loss; 0: none.", least=0, default=1.0)
     margin: str | float | None = setting(
-        "Margin of the metric loss: a number; soft (no margin, but log(1 + exp(d+ - d-)) of the "
-        "distances d+ to a positive and d- to a negative); or none: the default of the loss.",
+        "Margin of the metric loss: a number, or soft for log(1 + exp(d+ - d-)), where d+ is the "
+        "distance to a positive and d- to a negative. Not set: the margin of the loss.",
         _check_margin,
         default=None,
     )
     metric_distance: str | None = setting(
-        "Distance of the metric loss: euclidean, squared_euclidean, cosine; none: its default.",
+        "Distance of the metric loss: euclidean, squared_euclidean or cosine. Not set: that of the "
+        "loss.",
         default=None,
     )
     normalize: bool | None = setting(
-        "L2 normalization in the metric loss; none: the default of the loss.", default=None
+        "L2 normalization in the metric loss. Not set: as the loss defines it.", default=None
     )
     identity_weight: float = setting("Weight of the identity loss; 0: none.", least=0, default=1.0)
     label_smoothing: float = setting("Label smoothing of the identity loss.", default=0.1)
@@ -156,7 +157,7 @@ class Recipe(Settings):
     )
     softmax_scale: float = setting("Scale of the cosines of a softmax with a margin.", default=30.0)
     softmax_margin: float | None = setting(
-        "Margin of a softmax with a margin; none: the margin of its publication.", default=None
+        "Margin of a softmax with a margin. Not set: the margin of its publication.", default=None
     )
     flip: bool = setting(
         "Sum of the embeddings of image and mirror image as embedding at test time.", default=True

@@ -1,4 +1,4 @@
-"""Labels of a gallery are texts or integers; other values raise instead of becoming persons."""
+"""Labels of a gallery are strings or integers; other values raise instead of becoming persons."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_enrol_label_neither_text_nor_integer_raises(column, value, people):
     columns = {"identities": ["c", "d"], "images": ["v", "w"]}
     for other in ("text", value):  # two tuples make a matrix of an array
         columns[column] = [other, value]
-        with pytest.raises(InputError, match=f"`{column}` must be texts or integers, got "):
+        with pytest.raises(InputError, match=f"`{column}` must be a string or an integer, got "):
             people.enrol(np.eye(2), **columns, model_fingerprint=MODEL)
     assert people.identities() == {"1": 1, "b": 1}
 
@@ -41,10 +41,10 @@ def test_enrol_one_value_for_all_rows_raises(column, value, people):
 
 @pytest.mark.parametrize("value", [*WRONG, None], ids=repr)
 def test_remove_and_filter_of_other_values_raise(value, people):
-    with pytest.raises(InputError, match="`identity` must be texts or integers, got "):
+    with pytest.raises(InputError, match="`identity` must be a string or an integer, got "):
         people.remove(value)
     for name in ("cameras", "not_cameras"):
-        with pytest.raises(InputError, match=f"`{name}` must be texts or integers, got "):
+        with pytest.raises(InputError, match=f"`{name}` must be a string or an integer, got "):
             gallery.Filter(**{name: [value]})
     assert people.count() == 2
 

@@ -178,7 +178,7 @@ def test_enrol_floats_as_labels_raise(labels):
     with gallery.open("memory:") as people:
         for columns in ((labels, None), (["anna", "bert"], labels)):
             with pytest.raises(
-                InputError, match=r"must be texts or integers, got (np\.\w+\()?(1|nan)"
+                InputError, match=r"must be a string or an integer, got (np\.\w+\()?(1|nan)"
             ):
                 people.enrol(np.eye(2), *columns, model_fingerprint="x")
         assert people.count() == 0

@@ -148,8 +148,8 @@ def test_annotated_accepts_table_and_rejects_invalid_source(drawn, tmp_path):
     images = data.load("synthetic", str(drawn)).train
     assert "keypoints" in data.annotated(images, str(drawn / "keypoints.csv")).columns
     for source, message in (
-        ("openpose", "FILE.csv or movenet:FILE.tflite"),
-        ("movenet:", "FILE.csv or movenet:FILE.tflite"),
+        ("openpose", "`keypoints` must be movenet:FILE.tflite, got"),
+        ("movenet:", "`keypoints` must be movenet:FILE.tflite, got"),
         (f"movenet:{tmp_path}/none.tflite", "must be MoveNet for LiteRT, got 'Could not open"),
     ):
         with pytest.raises(InputError, match=message):

@@ -334,7 +334,10 @@ NAN = (np.ones((2, 4)), np.array([[1.0] * 4, [1.0] * 4, [1.0, 1.0, np.nan, 1.0]]
             {"gallery": Labels([[1], [2, 3], []], [1] * 3)},
             "`gallery identities` must be integers",
         ),
-        ({"query": Labels(["1", "2"], [0, 0])}, "both integers or both strings, got <U1 and int64"),
+        (
+            {"query": Labels(["1", "2"], [0, 0])},
+            "the same type, integers or strings, got <U1 and int64",
+        ),
         ({"query": Labels([1, 2])}, "needs query cameras, got none.*'no-camera'"),
         ({"gallery": Labels([1, 2, 3])}, "needs gallery cameras"),
         ({"protocol": "cuhk"}, "`protocol` must be one of market1501, .*all-vs-all, got 'cuhk'"),

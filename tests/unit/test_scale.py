@@ -187,7 +187,7 @@ def test_embed_invalid_input_raises(crops, model, tmp_path):
         embed(out=crops)
     with pytest.raises(InputError, match="engine"):
         embed(engine="magic")
-    with pytest.raises(InputError, match="`workers` must be None without Ray"):
+    with pytest.raises(InputError, match="`workers` must be omitted without the engine ray"):
         embed(out=tmp_path / "other", workers=2)
     with pytest.raises(InputError, match="a model with single images as its only input, got clips"):
         scale.embed(crops, models.build_tracklet("tiny", None, (32, 16), weights="none"), tmp_path)

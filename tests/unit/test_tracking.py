@@ -319,7 +319,7 @@ def test_identify_tracks_conflicting_numbers_raises_and_adds_nothing():
         others = two_cameras()[1]
         moved = Boxes(others.frame, others.identity - 1, others.box, others.confidence)
         looks = looks_of(others)
-        with pytest.raises(InputError, match=r"Tracks 1, 2 of .* with other embeddings"):
+        with pytest.raises(InputError, match=r"tracks 1, 2 of .* with other embeddings"):
             tracking.identify_tracks(
                 moved, looks, people, "a", "frames", model_fingerprint="m", **MATCH
             )
@@ -518,7 +518,7 @@ def test_track_command_annotated_video_keeps_frame_rate(scene):
                 "--min_confidence=2",
                 "--out=x.txt",
             ],
-            "lower --min_confidence",
+            "Lower --min_confidence",
         ),
     ],
 )

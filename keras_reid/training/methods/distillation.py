@@ -25,13 +25,13 @@ class Distillation(Method):
     """
 
     members: str = setting(
-        "Backbones of models that learn from each other, separated by commas; empty: one model.",
+        "Backbones of models that learn from each other, separated by commas. Not set: one model.",
         default="",
     )
-    teacher: str = setting("Run folder of a trained teacher; empty: none.", default="")
+    teacher: str = setting("Run folder of a trained teacher.", default="")
     distillation: str = setting(
         f"Distillation losses ({', '.join(DISTILLATION_LOSSES)}) with their weights, such as "
-        "logits:1,distances:1; empty: none.",
+        "logits:1,distances:1.",
         default="",
     )
     temperature: float = setting(

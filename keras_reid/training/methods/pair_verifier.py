@@ -43,7 +43,7 @@ class PairVerification(Method):
     )
     gate: str = setting(
         "Backbone layer with the feature maps that a pair verifier compares; every path must run "
-        "through it. Empty: the layer of this kind nearest to the middle.",
+        "through it. Not set: the layer of this kind nearest to the middle.",
         default="",
     )
 

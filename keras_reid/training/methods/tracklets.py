@@ -19,7 +19,7 @@ class Tracklets(Method):
     columns: ClassVar[tuple[str, ...]] = ("tracklet",)
     embeds: ClassVar[bool] = True
     temporal: str = setting(
-        f"Pooling of the frames of a tracklet: {', '.join(TEMPORAL)}; empty: single images.",
+        f"Pooling of the frames of a tracklet: {', '.join(TEMPORAL)}. Not set: single images.",
         default="",
     )
     frames: int = setting(
