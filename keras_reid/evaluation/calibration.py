@@ -65,8 +65,8 @@ class MatchCalibration:
         values = [*self.search, *self.pair, self.impostor, self.scale, self.offset]
         if (len(self.search), len(self.pair)) != (5, 3) or not np.isfinite(values).all():
             raise InputError(
-                "`search` must have 5 coefficients and `pair` 3, all of them finite, got "
-                f"{self}. Calibrate again."
+                "`search` must have 5 coefficients, `pair` 3, and all values must be finite, "
+                f"got {self}. Calibrate again."
             )
 
     @classmethod

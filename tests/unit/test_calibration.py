@@ -153,9 +153,9 @@ def test_fit_calibration_too_few_persons_or_other_lengths_raise():
 
 def test_calibration_round_trips_json_and_checks_values():
     assert MatchCalibration(**json.loads(json.dumps(KNOWN.to_dict()))) == KNOWN
-    with pytest.raises(InputError, match="`search` must have 5 coefficients and `pair` 3"):
+    with pytest.raises(InputError, match="`search` must have 5 coefficients, `pair` 3"):
         dataclasses.replace(KNOWN, pair=(1, 2))
-    with pytest.raises(InputError, match="all values finite"):
+    with pytest.raises(InputError, match="all values must be finite"):
         dataclasses.replace(KNOWN, offset=float("nan"))
 
 
