@@ -1159,17 +1159,17 @@ BREAKS = (
     ),
     Break(
         "detections cut by a window edge are kept",
-        "keras_reid/tracking/detect.py",
+        "keras_reid/detection/windows.py",
         "(scores >= MIN_SCORE) & ~cut",
         "(scores >= MIN_SCORE)",
-        "unit/test_tracking.py::test_windows_small_person_is_found_once",
+        "unit/test_detection.py::test_windows_small_person_is_found_once",
     ),
     Break(
         "detections of all classes count as persons",
-        "keras_reid/tracking/detect.py",
+        "keras_reid/detection/networks.py",
         "np.where(classes == 1, scores, 0)",
         "scores",
-        "unit/test_tracking.py::test_frozen_graph_returns_person_scores_only",
+        "unit/test_detection.py::test_frozen_graph_returns_person_scores_only",
     ),
     Break(
         "validation persons remain in the training set",
@@ -1573,10 +1573,10 @@ BREAKS = (
     ),
     Break(
         "persons higher than a window are not detected",
-        "keras_reid/tracking/detect.py",
+        "keras_reid/detection/windows.py",
         "kept[-1] &= boxes[-1, :, 3] > side / 2",
         "kept[-1] = False",
-        "unit/test_tracking.py::test_windows_large_person_is_found_in_whole_frame",
+        "unit/test_detection.py::test_windows_large_person_is_found_in_whole_frame",
     ),
     Break(
         "boxes beyond the last frame are ignored",

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from keras_reid import data, gallery, tracking, visualize
+from keras_reid import data, detection, gallery, tracking, visualize
 from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.options import Command, option, reject
 from keras_reid.cli.terminal import check_outputs, check_picture, progress, say, write_json
@@ -203,7 +203,7 @@ def _detections(options: TrackOptions, video: data.Video) -> Boxes:
     if options.detections:
         boxes = read_mot(options.detections)
     else:
-        detector = tracking.detector_of(options.detector)
+        detector = detection.detector_of(options.detector)
         tell = progress("detecting, frames")
         boxes = tracking.detect_persons(video, detector, lambda done: tell(done, None))
     count = len(boxes)

