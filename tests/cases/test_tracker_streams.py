@@ -206,7 +206,7 @@ def test_track_command_detector_box_not_finite_raises(scene, monkeypatch):
     def detect(frame):
         return np.array([[5.0, 5, 10, np.nan if frame[0, 0, 0] == 3 else 30]]), np.ones(1)
 
-    monkeypatch.setattr(detection, "detector_of", lambda name: detect, raising=False)
+    monkeypatch.setattr(detection, "detector_of", lambda *names: detect, raising=False)
     flags = ("--video=frames", "--noappearance", "--out=t.txt")
     code, _, err = within("track.py", *flags, cwd=scene)
     assert code == 1
