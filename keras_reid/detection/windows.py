@@ -14,21 +14,46 @@ Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 SIDE = 300  # side of a square that the network gets, in pixels
 EDGE = 0.01  # fraction of a window within which a box touches its edge
 MIN_SCORE = 0.3
+COVERED = 0.6  # fraction of the area of a part of a person that higher boxes cover
+HIGHER = 1.25  # height of a person in heights of its part
 
 
 def detect_in_windows(network: Network, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Detect persons by a network in square windows of a frame, and in the whole frame.
+    """Detect persons by a network in a whole frame, and in square windows of two sizes.
 
-    The side of a window is half the shorter side of the frame. Windows overlap by half and are
-    resized to the network's input. A box that touches an edge of its window inside the frame is
-    dropped, because a neighboring window shows the whole person. The whole frame adds persons that
-    are too high for a window. Of boxes with an IoU above 0.5 only the one of the highest score is
-    kept.
+    The sides of the windows are the shorter side of the frame, and half of it. Windows overlap by
+    half and are resized to the network's input. A box that touches an edge of its window inside the
+    frame is dropped, because a neighboring window shows the whole person. The whole frame and the
+    large windows add persons that are too high for a small window; boxes of a smaller window that
+    lie inside such persons are parts of them and are dropped. Of boxes with an IoU above 0.5 only
+    the one of the highest score is kept.
     """
     height, width = frame.shape[:2]
-    side = max(1, round(min(height, width) / 2))
-    windows = [(x, y, side, side) for y in _starts(height, side) for x in _starts(width, side)]
-    windows.append((0, 0, width, height))
+    shorter = min(height, width)
+    half = max(1, round(shorter / 2))
+    levels = [[(0, 0, width, height)], _windows(height, width, shorter)]
+    levels.append(_windows(height, width, half))
+    found, scores = _detected(network, frame, [window for level in levels for window in level])
+    boxes, sure, first = np.zeros((0, 4)), np.zeros(0), 0
+    for number, level in enumerate(levels):
+        rows = slice(first, first + len(level))
+        first += len(level)
+        kept = (scores[rows] >= MIN_SCORE) & (found[rows][..., 2:].min(-1) > 0)
+        if number < len(levels) - 1:
+            kept &= found[rows][..., 3] > half / 2
+        new, score = found[rows][kept], scores[rows][kept]
+        whole = ~_are_parts(new, boxes)
+        boxes, sure = without_overlaps(
+            np.concatenate([boxes, new[whole]]), np.concatenate([sure, score[whole]])
+        )
+    return boxes, sure
+
+
+def _detected(
+    network: Network, frame: np.ndarray, windows: list[tuple[int, int, int, int]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return boxes (b, n, 4) in pixels and scores (b, n) of windows; a cut box has the score 0."""
+    height, width = frame.shape[:2]
     picture, bilinear = Image.fromarray(frame), Image.Resampling.BILINEAR
     squares = [
         np.asarray(picture.resize((SIDE, SIDE), bilinear, (x, y, x + w, y + h)))
@@ -40,9 +65,22 @@ def detect_in_windows(network: Network, frame: np.ndarray) -> tuple[np.ndarray, 
     cut = ((top < EDGE) & (y > 0)) | ((bottom > 1 - EDGE) & (y + h < height))
     cut |= ((left < EDGE) & (x > 0)) | ((right > 1 - EDGE) & (x + w < width))
     boxes = np.stack([x + left * w, y + top * h, (right - left) * w, (bottom - top) * h], -1)
-    kept = (scores >= MIN_SCORE) & ~cut & (boxes[..., 2:].min(-1) > 0)
-    kept[-1] &= boxes[-1, :, 3] > side / 2
-    return without_overlaps(boxes[kept], scores[kept])
+    return boxes, np.where(cut, 0, scores)
+
+
+def _are_parts(boxes: np.ndarray, persons: np.ndarray) -> np.ndarray:
+    """Return a mask (n,) of the boxes that are mostly covered by clearly higher persons (m, 4)."""
+    start, end = boxes[:, None, :2], (boxes[:, :2] + boxes[:, 2:])[:, None]
+    sides = np.minimum(end, persons[:, :2] + persons[:, 2:]) - np.maximum(start, persons[:, :2])
+    shared = sides.clip(0).prod(-1) * (persons[:, 3] > HIGHER * boxes[:, None, 3])
+    return shared.sum(1) > COVERED * boxes[:, 2:].prod(1)
+
+
+def _windows(height: int, width: int, side: int) -> list[tuple[int, int, int, int]]:
+    """Return square windows (x, y, w, h) that cover a frame; none if one window is the frame."""
+    if side == height == width:
+        return []
+    return [(x, y, side, side) for y in _starts(height, side) for x in _starts(width, side)]
 
 
 def _starts(length: int, side: int) -> list[int]:

@@ -51,13 +51,32 @@ def test_windows_small_person_is_found_once(box):
     found, scores = windows.detect_in_windows(seer, frame)
     np.testing.assert_allclose(found, [box], atol=1.5)
     assert scores.tolist() == [0.9]
-    assert seer.squares == 3 * 5 + 1  # 100 pixels wide, every 50, and the whole
+    assert seer.squares == 3 * 5 + 2 + 1  # 100 pixels wide, every 50; 200 wide; and the whole
 
 
 def test_windows_large_person_is_found_in_whole_frame():
     frame = np.zeros((200, 300, 3), np.uint8)
     frame[10:190, 100:180] = 255
     found, _ = windows.detect_in_windows(Seer(), frame)
+    np.testing.assert_allclose(found, [(100, 10, 80, 180)], atol=2)
+
+
+class Parts(Seer):
+    """Detect also the upper half of the white box, as networks do in windows of large persons."""
+
+    def __call__(self, squares):
+        boxes, scores = super().__call__(squares)
+        boxes[:, 1], scores[:, 1] = boxes[:, 0], scores[:, 0]
+        if len(squares) > 1:  # the small windows are last
+            boxes[3:, 0, 2] = boxes[3:, 0, [0, 2]].mean(axis=1)
+            boxes[3:, 1] = 0
+        return boxes, scores
+
+
+def test_windows_parts_of_large_person_are_dropped():
+    frame = np.zeros((200, 300, 3), np.uint8)
+    frame[10:190, 100:180] = 255
+    found, _ = windows.detect_in_windows(Parts(), frame)
     np.testing.assert_allclose(found, [(100, 10, 80, 180)], atol=2)
 
 
