@@ -15,8 +15,9 @@ from keras_reid.version import __version__ as __version__
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     [
-        *("data", "distances", "errors", "evaluation", "gallery", "inference", "layers", "losses"),
-        *("mining", "models", "reranking", "scale", "serving", "tracking", "training", "visualize"),
+        *("data", "detection", "distances", "errors", "evaluation", "gallery", "inference"),
+        *("layers", "losses", "mining", "models", "reranking", "scale", "serving", "tracking"),
+        *("training", "visualize"),
     ],
     {"saving": ["load_model"], "version": ["__version__"]},
 )

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_reid import data, gallery, tracking, visualize
 from keras_reid.cli.common import GalleryOptions
+from keras_reid.cli.detector import DetectorOptions
 from keras_reid.cli.options import Command, option, reject
 from keras_reid.cli.terminal import check_outputs, check_picture, progress, say, write_json
 from keras_reid.data.mot import Boxes, read_mot, write_mot
@@ -25,7 +26,7 @@ FOLDER_RATE = 25.0  # frames per second of a folder without --frame_rate
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackOptions(GalleryOptions):
+class TrackOptions(GalleryOptions, DetectorOptions):
     """Options of `track`: the video, the tracker, and the files to write."""
 
     unused: ClassVar[str] = "dataset data_dir protocol keypoints_cache"
@@ -37,11 +38,6 @@ class TrackOptions(GalleryOptions):
     )
     detections: str | None = option(
         "MOT text file of boxes. Default: boxes of --detector.", topic="data"
-    )
-    detector: str | None = option(
-        "Detector: ssdlite, hog (OpenCV), or the file of a network: .tflite, or .pb of "
-        "TensorFlow's Object Detection API from a trusted source. Default: ssdlite if it is "
-        "installed, else hog."
     )
     min_confidence: float | None = option("Minimum confidence of a detection. Default: none.")
     appearance: bool = option("Matching by embeddings; --noappearance needs no model.", True)
@@ -203,7 +199,7 @@ def _detections(options: TrackOptions, video: data.Video) -> Boxes:
     if options.detections:
         boxes = read_mot(options.detections)
     else:
-        detector = tracking.detector_of(options.detector)
+        detector = options.load_detector()
         tell = progress("detecting, frames")
         boxes = tracking.detect_persons(video, detector, lambda done: tell(done, None))
     count = len(boxes)

@@ -1,6 +1,6 @@
 from .appearance import embed_boxes
 from .cameras import TrackIdentity, identify_tracks, track_embeddings
-from .detect import detect_persons, detector_of
+from .detect import detect_persons
 from .scores import TrackingScores, tracking_scores
 from .tracker import Tracker, track, track_numbers
 
@@ -9,7 +9,6 @@ __all__ = [
     "Tracker",
     "TrackingScores",
     "detect_persons",
-    "detector_of",
     "embed_boxes",
     "identify_tracks",
     "track",

@@ -9,7 +9,7 @@ from conftest import match_within
 from PIL import Image
 from processes import within
 
-from keras_reid import data, gallery, tracking
+from keras_reid import data, detection, gallery, tracking
 from keras_reid.cli import common
 from keras_reid.data.mot import Boxes
 from keras_reid.errors import InputError
@@ -206,7 +206,7 @@ def test_track_command_detector_box_not_finite_raises(scene, monkeypatch):
     def detect(frame):
         return np.array([[5.0, 5, 10, np.nan if frame[0, 0, 0] == 3 else 30]]), np.ones(1)
 
-    monkeypatch.setattr(tracking, "detector_of", lambda name: detect, raising=False)
+    monkeypatch.setattr(detection, "detector_of", lambda *names: detect, raising=False)
     flags = ("--video=frames", "--noappearance", "--out=t.txt")
     code, _, err = within("track.py", *flags, cwd=scene)
     assert code == 1

@@ -1,0 +1,3 @@
+from .loading import Detector, detector_of
+
+__all__ = ["Detector", "detector_of"]
