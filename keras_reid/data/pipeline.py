@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_reid import checks
 from keras_reid.data.augment import Augmentation, augmentation, check_augmented, with_keypoints
 from keras_reid.data.cache import Cache, load_rows, readable_or_cached
-from keras_reid.data.images import ORIENTATION, PersonImages
+from keras_reid.data.images import ORIENTATION, SOURCE, PersonImages
 from keras_reid.data.sampling import EpochPlan, pk_rows, plan_of
 from keras_reid.data.validation import readable, too_large
 from keras_reid.errors import InputError, Shown, invalid, name_some
@@ -273,7 +273,8 @@ def _check(images: PersonImages, image_size: tuple[int, int]) -> None:
 def labels_of(images: PersonImages) -> dict[str, np.ndarray]:
     """Return the labels of all images: identities as class indices, cameras, columns.
 
-    Cameras that are text, or integers outside int32, are numbered in sorted order.
+    Cameras that are text, or integers outside int32, are numbered in sorted order, and so are the
+    names of the column "source".
     """
     labels = {"identity": images.classes()[1]}
     if images.camera is not None:
@@ -282,4 +283,7 @@ def labels_of(images: PersonImages) -> dict[str, np.ndarray]:
             numbers = np.unique(numbers, return_inverse=True)[1]
         labels["camera"] = numbers.astype(np.int32)
     inputs = (KEYPOINTS, ORIENTATION)
-    return labels | {k: v for k, v in images.columns.items() if k not in inputs}
+    labels |= {k: v for k, v in images.columns.items() if k not in inputs}
+    if SOURCE in labels:
+        labels[SOURCE] = np.unique(labels[SOURCE], return_inverse=True)[1].astype(np.int32)
+    return labels
