@@ -40,6 +40,8 @@ def pk_batches(
     cache: Cache = None,
     views: int | None = None,
     camera_balanced: bool = False,
+    source_sampling: str = "proportional",
+    source_batches: str = "mixed",
 ) -> tf.data.Dataset:
     """Return an endless stream of augmented training batches: P identities with K images each.
 
@@ -63,6 +65,10 @@ def pk_batches(
             equals the result without `views`. None: one view, without a tuple.
         camera_balanced: choose the K images of an identity from as many cameras as possible, see
             `sampling.epoch_rows`.
+        source_sampling: number of identities of each source, of the column "source", in an epoch:
+            "proportional" to its images, "balanced" (equal numbers), or "sqrt" (proportional to the
+            square root); see `shares.shares_of`. The number of batches is the same.
+        source_batches: "mixed" (each batch has identities of all sources), or "single" (of one).
 
     Returns:
         Elements (uint8 (b, h, w, 3), {"identity": int32 (b,), "camera": int32 (b,)}). Identities
@@ -71,8 +77,8 @@ def pk_batches(
         column "keypoints", they are {"images": uint8 (b, h, w, 3), "keypoints": float32 (b, k, 3)}.
 
     Raises:
-        InputError: no images, more than 1 % of them unreadable, invalid arguments, or
-            `camera_balanced` without cameras.
+        InputError: no images, more than 1 % of them unreadable, images without identity, invalid
+            arguments, or `camera_balanced` without cameras.
 
     Example:
         >>> import tempfile
@@ -95,7 +101,7 @@ def pk_batches(
         checks.at_least(1, views=views)
     if camera_balanced:
         images.require_cameras("Leave camera_balanced out.")
-    groups = (num_identities_per_batch, num_instances, last)
+    groups = (num_identities_per_batch, num_instances, last, source_sampling, source_batches)
     plan_of(images, *groups)  # raises before every file is read
     images = readable_or_cached(images, image_size, cache)
     labels, plan, rows = pk_stream(images, groups, seed, first_epoch, camera_balanced)
@@ -115,14 +121,14 @@ def pk_batches(
 
 def pk_stream(
     images: PersonImages,
-    groups: tuple[int, int, str],
+    groups: tuple[int, int, str, str, str],
     seed: int,
     first_epoch: int,
     camera_balanced: bool,
 ) -> tuple[dict[str, np.ndarray], EpochPlan, tf.data.Dataset]:
     """Return the labels of images, the plan of an epoch, and the stream of `pk_rows`.
 
-    `groups` is P, K and "fill" or "drop".
+    `groups` are the arguments of `plan_of` after the images.
     """
     labels, plan = labels_of(images), plan_of(images, *groups)
     cameras = labels["camera"] if camera_balanced else None

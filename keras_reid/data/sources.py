@@ -1,8 +1,10 @@
 """Unions of data sets, the sources, for training on several of them at once."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from keras_reid import checks
 from keras_reid.data.datasets import ReidDataset, joined
 from keras_reid.data.images import SOURCE, TRACKLET, PersonImages
 from keras_reid.errors import InputError, Shown, invalid
+from keras_reid.names import StrPath
 
 NAME = re.compile(r"[\w.-]+")  # also valid in metrics of experiment trackers
 
@@ -58,6 +61,31 @@ def union(datasets: Sequence[ReidDataset], names: Sequence[str]) -> ReidDataset:
         ]
         whole[kind] = _joined(named) if named else None
     return ReidDataset("+".join(names), **whole)
+
+
+def divided(dataset: ReidDataset, folder: StrPath) -> tuple[ReidDataset, ReidDataset]:
+    """Return the images outside of a folder, and those in it; query and gallery only in pairs.
+
+    Args:
+        dataset: data set.
+        folder: folder with images, also in subfolders.
+    """
+    root = Path(os.path.abspath(folder))
+
+    def inside(images: PersonImages) -> np.ndarray:
+        paths = map(os.path.abspath, images.path.tolist())
+        return np.array([Path(path).is_relative_to(root) for path in paths], bool)
+
+    masks = {kind: inside(images) for kind, images in dataset.parts().items()}
+
+    def part(within: bool) -> ReidDataset:
+        images = {k: v[masks[k] == within] for k, v in dataset.parts().items()}
+        kept = {kind: one for kind, one in images.items() if len(one)}
+        if not {"query", "gallery"} <= {*kept}:
+            kept = {kind: one for kind, one in kept.items() if kind == "train"}
+        return ReidDataset(dataset.name, *map(kept.get, ("train", "query", "gallery")))
+
+    return part(False), part(True)
 
 
 def check_names(names: Sequence[str], argument: str = "names") -> None:
