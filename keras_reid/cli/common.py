@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_reid import data, evaluation, inference
 from keras_reid.cli.options import option, reject
+from keras_reid.cli.sources import Sources
 from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import progress
 from keras_reid.errors import Shown, invalid
@@ -65,12 +66,15 @@ class DataOptions:
         return data.load(str(name), str(data_dir))
 
     def dataset_of_run(self, settings: Mapping[str, Any], use: str) -> data.ReidDataset:
-        """Return the data set of the flags, else that of a run with its validation persons."""
-        name = self.dataset or settings.get("dataset")
-        dataset = self.dataset_of(name, self.data_dir or settings.get("data_dir"), use)
-        if settings.get("holdout") and dataset.query is None and self.dataset is None:
-            dataset = dataset.hold_out(settings["holdout"])
-        return dataset
+        """Return the data set of the flags, else that of a run with its validation persons.
+
+        The data set of a run with several sources is their union, without left-out ones.
+        """
+        name, data_dir = settings.get("dataset"), self.data_dir or settings.get("data_dir")
+        if self.dataset is not None or not name or data_dir is None:
+            return self.dataset_of(self.dataset or name, data_dir, use)
+        sources = Sources.load(name, data_dir, settings.get("leave_out") or ())
+        return sources.dataset(settings.get("holdout", 0.0))
 
     def protocol_of(self, images: data.PersonImages, recorded: str | None = None) -> str:
         """Return the protocol of the flag, else mars for tracklets, else the one of a run."""

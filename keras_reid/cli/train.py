@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_reid import data, models, training, visualize
 from keras_reid.cli.options import Command
+from keras_reid.cli.sources import check_training, scored_after
 from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import progress, say
 from keras_reid.cli.train_options import (
@@ -18,10 +19,11 @@ from keras_reid.cli.train_options import (
     dataset_of,
     recipe_flags,
     settings_of,
+    sources_of,
     with_defaults,
 )
+from keras_reid.cli.train_scores import Scores
 from keras_reid.errors import InputError, counted
-from keras_reid.evaluation import Protocol
 from keras_reid.training import recipes, runs, trackers
 from keras_reid.training.recipe import Recipe
 
@@ -37,6 +39,7 @@ class Job:
         options: flags, with the defaults of data set and recipe.
         recipe: recipe with the values of the flags.
         dataset: images before decoding.
+        tests: data sets that are scored after training, by name.
         table: attributes of the identities; None if the recipe uses none.
         run: run folder.
         settings: values of `flags.json`.
@@ -45,6 +48,7 @@ class Job:
     options: TrainOptions
     recipe: Recipe
     dataset: data.ReidDataset
+    tests: dict[str, data.ReidDataset]
     table: data.AttributeTable | None
     run: runs.Run
     settings: dict[str, Any]
@@ -63,11 +67,15 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     """
     options = with_defaults(options)
     recipe = recipes.get(str(options.recipe)).replace(**options.settings)
-    dataset = dataset_of(options)
+    sources = sources_of(options, recipe)
+    dataset = dataset_of(options, sources)
+    tests = scored_after(sources, options.test_tables or ())
+    check_training(dataset, tests, any(method.unlabeled for method in recipe.methods))
     if options.check_only:
         return _report(dataset, recipe)
     for method in recipe.methods:
         dataset = method.dataset(dataset)
+        tests = {name: method.dataset(test) for name, test in tests.items()}
     if dataset.train is None:
         raise InputError(
             f"{options.data_dir} has no training images. Score a model on it with evaluate.py."
@@ -78,10 +86,11 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     if options.run:
         run = runs.Run(options.run)
     else:
-        run = runs.default(str(options.dataset), str(options.recipe), settings)
+        name = "-".join(settings.get("sources", [str(options.dataset)]))
+        run = runs.default(name, str(options.recipe), settings)
     try:
         run.check(settings)
-        _train(Job(options, recipe, dataset, table, run, settings))
+        _train(Job(options, recipe, dataset, tests, table, run, settings))
     finally:
         run.release()
     return run
@@ -115,7 +124,10 @@ def _train(job: Job) -> None:
     if job.table is not None:
         images, schema = job.table.label(images), job.table.schema
     plan = training.Plan.of(recipe, images, schema, replicas)
-    evaluation = _evaluation(options, dataset, recipe) if replicas.is_chief else None
+    scores = None
+    if replicas.is_chief:
+        tests = {name: _annotated(options, test) for name, test in job.tests.items()}
+        scores = Scores.of(options, recipe, dataset, tests)
 
     keras.utils.set_random_seed(options.seed)
     keras.mixed_precision.set_global_policy(options.precision)
@@ -128,7 +140,7 @@ def _train(job: Job) -> None:
     if images.has_tracklets:
         count += f" in {counted(len(images.tracklet_rows), 'tracklet')}"
     say(f"data set:        {dataset.name}, {count}")
-    _fit(job, plan, members, teacher, evaluation)
+    _fit(job, plan, members, teacher, scores)
 
 
 def _fit(
@@ -136,19 +148,21 @@ def _fit(
     plan: "training.Plan",
     members: "list[keras.Model]",
     teacher: "keras.Model | None",
-    evaluation: Any,
+    scores: Scores | None,
 ) -> None:
     """Train the members, then score them and finish the run."""
     from keras_reid.training import fitting
 
     options, run = job.options, job.run
-    before = _scored_before(options, evaluation, members[0])
+    before = scores.before(members[0]) if scores and options.score_before else {}
     say(f"run folder:      {run.directory}")
-    retrieval = isinstance(evaluation, training.RetrievalEvaluation)
-    boards = [visualize.Board(evaluation, run.logs, options.log_images)] if retrieval else []
-    scores = [evaluation] if evaluation and options.eval_every else []
+    evaluation = scores.evaluation if scores else None
+    boards = []
+    if isinstance(evaluation, training.RetrievalEvaluation):
+        boards = [visualize.Board(evaluation, run.logs, options.log_images)]
+    callbacks = [evaluation] if evaluation and options.eval_every else []
     tracker = options.tracker if plan.replicas.is_chief else "none"
-    with trackers.tracked(tracker, run, job.settings) as (callbacks, log_scores):
+    with trackers.tracked(tracker, run, job.settings) as (loggers, log_scores):
         fitting.fit(
             members,
             plan,
@@ -158,37 +172,18 @@ def _fit(
             seed=options.seed,
             cache=options.cache,
             verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[*scores, *boards, *callbacks],
+            callbacks=[*callbacks, *boards, *loggers],
             data_service=options.data_service,
         )
-        if not plan.replicas.is_chief:
+        if scores is None:
             say(f"trained; worker 0 writes and scores the model in {run.directory}")
             return
-        final = _finish(run, evaluation, members, before)
+        values, final = scores.after(members)
+        run.finish({**before, **values, "minutes": run.minutes})
         for board in boards:
             board.finish(job.settings, final, sum(phase.epochs for phase, _ in plan.recipe.phases))
         log_scores(final)
     _say_contents(run, members)
-
-
-def _finish(
-    run: runs.Run, evaluation: Any, members: "list[keras.Model]", before: dict[str, Any]
-) -> dict[str, float]:
-    """Score the members, finish the run with all scores and return the main ones."""
-    scores, final = _scored(evaluation, members) if evaluation else ({}, {})
-    if evaluation:
-        say(f"after training:  {_headline(final)}")
-    run.finish({**before, **scores, "minutes": run.minutes})
-    return final
-
-
-def _scored_before(options: TrainOptions, evaluation: Any, model: "keras.Model") -> dict[str, Any]:
-    """Return the scores of the untrained model if `score_before` is set."""
-    if not evaluation or not options.score_before:
-        return {}
-    result = evaluation.score(model)
-    say(f"before training: {_headline(evaluation.summary(result))}")
-    return {"before": result.to_dict()}
 
 
 def _say_contents(run: runs.Run, members: "list[keras.Model]") -> None:
@@ -229,53 +224,6 @@ def _annotated(options: TrainOptions, dataset: data.ReidDataset) -> data.ReidDat
         return options.with_keypoints(images, options.keypoints, options.data_dir)
 
     return dataset.map(annotated)
-
-
-def _evaluation(options: TrainOptions, dataset: data.ReidDataset, recipe: Recipe) -> Any:
-    """Return the callback that scores a model; None if there are no query and gallery images."""
-    if dataset.query is None or dataset.gallery is None:
-        say(
-            "no query and gallery images: the model is trained, but not scored or calibrated. "
-            "--holdout=0.2 keeps a fifth of the identities for scores"
-        )
-        return None
-    arguments = {
-        "batch_size": options.embed_batch_size,
-        "every": options.eval_every or recipe.epochs,
-        "protocol": Protocol(options.protocol_of(dataset.query), dataset=dataset.name),
-    }
-    make, arguments = recipe.evaluation((training.RetrievalEvaluation, arguments))
-    return make(dataset.query, dataset.gallery, **arguments)
-
-
-def _scored(
-    evaluation: Any, members: "list[keras.Model]"
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """Return the scores and calibrations for `metrics.json`, and the main scores.
-
-    Several members are scored one by one and as an ensemble, by the values of --member.
-    """
-    named = {str(number): model for number, model in enumerate(members, start=1)}
-    if len(members) > 1:
-        named["ensemble"] = models.ensemble(members)
-    results, calibrations = {}, {}
-    # The first member last: TensorBoard shows its embeddings.
-    for name, model in reversed(named.items()):
-        results[name] = evaluation.score(model)
-        if (calibration := evaluation.calibration()) is not None:
-            calibrations[name] = calibration.to_dict()
-    say(f"\n{results['1']}\n")
-    summary = evaluation.summary(results["1"])
-    scores = {"after": results["1"].to_dict(), "calibration": calibrations}
-    if len(members) == 1:
-        return scores, summary
-    for name in named:
-        say(f"--member={name}: {_headline(evaluation.summary(results[name]))}")
-    return {**scores, "members": {name: results[name].to_dict() for name in named}}, summary
-
-
-def _headline(scores: dict[str, float]) -> str:
-    return ", ".join(f"{name} {100 * score:.1f} %" for name, score in scores.items())
 
 
 run = Command(

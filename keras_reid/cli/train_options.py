@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from keras_reid import checks, data
 from keras_reid.cli.common import DataOptions
 from keras_reid.cli.options import option, reject
+from keras_reid.cli.sources import Sources
 from keras_reid.training import recipes, runs, trackers
 from keras_reid.training.recipe import Recipe, setting_fields
 from keras_reid.training.recipes import RECIPES
@@ -16,8 +18,8 @@ from keras_reid.training.registry import STRATEGIES
 
 # Headings of settings in the help; other settings are under "model".
 TOPICS = {
-    "data": "height width num_identities_per_batch num_instances camera_balanced augment frames "
-    "per_member_augmentation",
+    "data": "height width num_identities_per_batch num_instances camera_balanced source_sampling "
+    "source_batches augment frames per_member_augmentation",
     "objective": "metric_loss metric_weight margin metric_distance normalize identity_weight "
     "label_smoothing softmax softmax_scale softmax_margin local_weight pose_weight frame_weight "
     "attribute_weight members teacher distillation temperature edges update average ramp_up",
@@ -43,13 +45,32 @@ class TrainOptions(DataOptions):
     base_run: str | None = option(
         "Run folder. Its data set, recipe and settings become the defaults.", topic="recipe"
     )
+    dataset: str | None = option(
+        "Format of the data set, or several separated by commas, such as market1501,csv. Formats: "
+        f"{', '.join(data.READERS)}; docs/own-data.md describes their folders.",
+        topic="data",
+    )
+    data_dir: str | None = option(
+        "Folder of the data set, or the table of csv. For several data sets, a path of each, "
+        "separated by commas; NAME=PATH sets another name than that of the file or folder.",
+        topic="data",
+    )
+    leave_out: Sequence[str] | None = option(
+        "Data sets, by name, that are left out of training and scored after it; or NAME/FOLDER, "
+        "the images of a data set in a folder.",
+        topic="data",
+    )
+    test_tables: Sequence[str] | None = option(
+        "Tables (like those of csv), or NAME=TABLE, that are scored after training.",
+        topic="evaluation",
+    )
     attributes: str | None = option(
         "Table or .mat file with the attributes of the identities, for --recipe=attributes.",
         topic="data",
     )
     holdout: float = option(
         "Fraction of the identities, from 0 to 0.9, that are left out of training and used to "
-        "score the model. For data without query and gallery images.",
+        "score the model. For data sets without query and gallery images.",
         0.0,
         least=0,
         most=0.9,
@@ -139,28 +160,48 @@ def with_base_run(options: TrainOptions, run: runs.Run) -> TrainOptions:
     values = {name: value for name, value in flags.items() if name in names}
     of_data: dict[str, Any] = {}
     if options.dataset is None:
-        for name in ("dataset", "data_dir", "protocol", "keypoints"):
+        for name in ("dataset", "data_dir", "protocol", "keypoints", "leave_out", "test_tables"):
             of_data[name] = getattr(options, name) or flags.get(name)
         holdout = 0.0 if options.combine_all else flags.get("holdout", 0.0)
         of_data["holdout"] = options.holdout or holdout
     return replace(options, recipe=recipe, settings=values | options.settings, **of_data)
 
 
-def dataset_of(options: TrainOptions) -> data.ReidDataset:
+def sources_of(options: TrainOptions, recipe: Recipe) -> Sources:
+    """Return the data sets of the flags.
+
+    Raises:
+        InputError: flags that exclude or require each other, or unreadable data sets.
+    """
+    both = options.combine_all and options.holdout
+    reject(
+        (
+            options.data_dir is None,
+            "a model is trained on images: --dataset and --data_dir are required.",
+        ),
+        (both, "--combine_all and --holdout exclude each other. Give one of them."),
+    )
+    paths = str(options.dataset), str(options.data_dir)
+    unlabeled = any(method.unlabeled for method in recipe.methods)
+    return Sources.load(*paths, options.leave_out or (), unlabeled)
+
+
+def dataset_of(options: TrainOptions, sources: Sources) -> data.ReidDataset:
     """Return the data set with the parts of the flags --holdout and --combine_all.
 
     Args:
         options: options with a data set.
+        sources: data sets of `sources_of`.
 
     Raises:
-        InputError: both flags are set, or the data set is unreadable.
+        InputError: a hold-out set of data sets with query and gallery images.
     """
-    dataset = options.dataset_of(options.dataset, options.data_dir, "a model is trained on images")
-    both = options.combine_all and options.holdout
-    reject((both, "--combine_all and --holdout exclude each other. Give one of them."))
-    if options.combine_all:
-        return dataset.all_to_train()
-    return dataset.hold_out(options.holdout) if options.holdout else dataset
+    parts = sources.trained.values()
+    if options.holdout and all(part.query is not None for part in parts):
+        for part in parts:
+            part.hold_out(options.holdout)  # raises
+    dataset = sources.dataset(options.holdout)
+    return dataset.all_to_train() if options.combine_all else dataset
 
 
 def check_flags(options: TrainOptions, recipe: Recipe) -> None:
@@ -194,13 +235,21 @@ def settings_of(
 ) -> dict[str, Any]:
     """Return the values of `flags.json`."""
     names = ("dataset", "data_dir", "combine_all", "holdout", "recipe", "seed", "precision")
+    lists = {name: getattr(options, name) for name in ("leave_out", "test_tables")}
     return {
         **{name: getattr(options, name) for name in names},
+        **{name: list(values) for name, values in lists.items() if values},
+        **({"sources": sources} if (sources := _names(images)) else {}),
         "protocol": options.protocol_of(images),
         "keypoints": options.keypoints if "keypoints" in recipe.columns else None,
         "attribute_names": None if table is None else list(table.schema.names),
         **recipe.settings,
     }
+
+
+def _names(images: data.PersonImages) -> list[str]:
+    """Return the names of the sources of a union; empty for one data set."""
+    return sorted({*images.columns[data.SOURCE].tolist()} if data.SOURCE in images.columns else ())
 
 
 def recipe_flags() -> list[dataclasses.Field[Any]]:

@@ -10,6 +10,7 @@ from .datasets import joined as joined
 from .frames import cut_tracklets as cut_tracklets
 from .grouping import tracklet_dataset as tracklet_dataset
 from .grouping import tracklets as tracklets
+from .images import SOURCE as SOURCE
 from .images import TRACKLET as TRACKLET
 from .images import PersonImages as PersonImages
 from .keypoints import MoveNet as MoveNet
@@ -30,6 +31,7 @@ from .readers.layouts import SUFFIXES as SUFFIXES
 from .readers.layouts import unlabeled as unlabeled
 from .readers.layouts import walk_images as walk_images
 from .sampling import pk_steps as pk_steps
+from .sources import union as union
 from .validation import CheckReport as CheckReport
 from .validation import check as check
 from .validation import decodable as decodable

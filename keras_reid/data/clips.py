@@ -28,6 +28,8 @@ def pk_clips(
     last: str = "fill",
     cache: Cache = None,
     camera_balanced: bool = False,
+    source_sampling: str = "proportional",
+    source_batches: str = "mixed",
 ) -> tf.data.Dataset:
     """Return an endless stream of training batches of P identities and K clips of each identity.
 
@@ -49,6 +51,8 @@ def pk_clips(
         last: "fill" or "drop", see `sampling.plan_epoch`.
         cache: None, "memory" or a folder, see `pk_batches`.
         camera_balanced: choose the tracklets of an identity from as many cameras as possible.
+        source_sampling: see `pk_batches`.
+        source_batches: see `pk_batches`.
 
     Returns:
         Elements ({"clips": uint8 (b, t, h, w, 3), "mask": bool (b, t), all true}, {"identity":
@@ -62,7 +66,7 @@ def pk_clips(
         images.require_cameras("Leave camera_balanced out.")
     change = augmentation(augment)
     images = readable(images)
-    groups = (num_identities_per_batch, num_instances, last)
+    groups = (num_identities_per_batch, num_instances, last, source_sampling, source_batches)
     each = images.per_tracklet()
     labels, plan, tracklets = pk_stream(each, groups, seed, first_epoch, camera_balanced)
     shape = (plan.batch_size, frames, *image_size, 3)

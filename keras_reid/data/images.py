@@ -13,6 +13,7 @@ from keras_reid.errors import InputError, Shown, counted, invalid, printable
 from keras_reid.names import normalized_labels
 
 TRACKLET = "tracklet"  # the column
+SOURCE = "source"  # the column of a union of data sets
 ORIENTATION = "exif_orientation"  # the column of images that decode
 
 
@@ -23,14 +24,15 @@ class PersonImages:
     Args:
         path: (n,) file names; a leading `~` is the home folder.
         identity: (n,) integer or text labels. Text is kept in Unicode NFC. 0 and −1 have no special
-            meaning.
+            meaning. An empty text is an unlabeled image, without identity.
         camera: (n,) integer or text labels, or None if there are no cameras. Evaluation then
             compares every query with every gallery image.
         columns: further arrays (n, …) by name, which become labels of the batches. "keypoints"
             (n, k, 3) moves with the pixels and becomes an input, see `keras_reid.data.keypoints`.
             "tracklet" (n,) numbers the tracklets; the images of a tracklet, in their order, show
-            one person in one camera. `keras_reid.data.readable` adds "exif_orientation" (n,),
-            which selects the decoder.
+            one person in one camera. "source" (n,) is the name of the data set, see
+            `keras_reid.data.union`. `keras_reid.data.readable` adds "exif_orientation" (n,), which
+            selects the decoder.
         distractor: (n,) booleans: gallery images that show no person of the data set. They match
             no query, are not trained on and do not count as leaks. Default: no distractors.
 
@@ -120,7 +122,8 @@ class PersonImages:
         parts = [
             counted(len(self), "image"),
             *([counted(len(self._tracklets[0]), "tracklet")] if self.has_tracklets else []),
-            counted(len(np.unique(self.identity)), "identity"),
+            *([f"{self.unlabeled.sum():,} unlabeled"] if self.unlabeled.any() else []),
+            counted(len(np.unique(self.identity[~self.unlabeled])), "identity"),
             "no cameras" if self.camera is None else counted(cameras, "camera"),
         ]
         return f"PersonImages({', '.join(parts)})"
@@ -132,8 +135,8 @@ class PersonImages:
 
     @property
     def unlabeled(self) -> np.ndarray:
-        """Booleans (n,), all False: readers leave unlabeled images out."""
-        return np.zeros(len(self), bool)
+        """Booleans (n,), True for images without identity, which have an empty text as label."""
+        return self.identity == "" if self.identity.dtype.kind == "U" else np.zeros(len(self), bool)
 
     @property
     def has_tracklets(self) -> bool:
@@ -175,7 +178,14 @@ class PersonImages:
         return replace(self, columns=kept)
 
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return sorted labels (c,) and int32 indices (n,): `names[index[i]] == identity[i]`."""
+        """Return sorted labels (c,) and int32 indices (n,): `names[index[i]] == identity[i]`.
+
+        Raises:
+            InputError: images without identity.
+        """
+        if count := int(self.unlabeled.sum()):
+            received = Shown(f"{count:,} without identity, such as {self.path[self.unlabeled][0]}")
+            raise invalid("images", "images with identities", received, "Leave these images out.")
         names, index = np.unique(self.identity, return_inverse=True)
         return names, index.astype(np.int32)
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_reid import checks
 from keras_reid.data.augment import Augmentation, augmentation, check_augmented, with_keypoints
 from keras_reid.data.cache import Cache, load_rows, readable_or_cached
-from keras_reid.data.images import ORIENTATION, PersonImages
+from keras_reid.data.images import ORIENTATION, SOURCE, PersonImages
 from keras_reid.data.sampling import EpochPlan, pk_rows, plan_of
 from keras_reid.data.validation import readable, too_large
 from keras_reid.errors import InputError, Shown, invalid, name_some
@@ -40,6 +40,8 @@ def pk_batches(
     cache: Cache = None,
     views: int | None = None,
     camera_balanced: bool = False,
+    source_sampling: str = "proportional",
+    source_batches: str = "mixed",
 ) -> tf.data.Dataset:
     """Return an endless stream of augmented training batches: P identities with K images each.
 
@@ -63,6 +65,10 @@ def pk_batches(
             equals the result without `views`. None: one view, without a tuple.
         camera_balanced: choose the K images of an identity from as many cameras as possible, see
             `sampling.epoch_rows`.
+        source_sampling: number of identities of each source, of the column "source", in an epoch:
+            "proportional" to its images, "balanced" (equal numbers), or "sqrt" (proportional to the
+            square root); see `shares.shares_of`. The number of batches is the same.
+        source_batches: "mixed" (each batch has identities of all sources), or "single" (of one).
 
     Returns:
         Elements (uint8 (b, h, w, 3), {"identity": int32 (b,), "camera": int32 (b,)}). Identities
@@ -71,8 +77,8 @@ def pk_batches(
         column "keypoints", they are {"images": uint8 (b, h, w, 3), "keypoints": float32 (b, k, 3)}.
 
     Raises:
-        InputError: no images, more than 1 % of them unreadable, invalid arguments, or
-            `camera_balanced` without cameras.
+        InputError: no images, more than 1 % of them unreadable, images without identity, invalid
+            arguments, or `camera_balanced` without cameras.
 
     Example:
         >>> import tempfile
@@ -95,7 +101,7 @@ def pk_batches(
         checks.at_least(1, views=views)
     if camera_balanced:
         images.require_cameras("Leave camera_balanced out.")
-    groups = (num_identities_per_batch, num_instances, last)
+    groups = (num_identities_per_batch, num_instances, last, source_sampling, source_batches)
     plan_of(images, *groups)  # raises before every file is read
     images = readable_or_cached(images, image_size, cache)
     labels, plan, rows = pk_stream(images, groups, seed, first_epoch, camera_balanced)
@@ -115,14 +121,14 @@ def pk_batches(
 
 def pk_stream(
     images: PersonImages,
-    groups: tuple[int, int, str],
+    groups: tuple[int, int, str, str, str],
     seed: int,
     first_epoch: int,
     camera_balanced: bool,
 ) -> tuple[dict[str, np.ndarray], EpochPlan, tf.data.Dataset]:
     """Return the labels of images, the plan of an epoch, and the stream of `pk_rows`.
 
-    `groups` is P, K and "fill" or "drop".
+    `groups` are the arguments of `plan_of` after the images.
     """
     labels, plan = labels_of(images), plan_of(images, *groups)
     cameras = labels["camera"] if camera_balanced else None
@@ -273,7 +279,8 @@ def _check(images: PersonImages, image_size: tuple[int, int]) -> None:
 def labels_of(images: PersonImages) -> dict[str, np.ndarray]:
     """Return the labels of all images: identities as class indices, cameras, columns.
 
-    Cameras that are text, or integers outside int32, are numbered in sorted order.
+    Cameras that are text, or integers outside int32, are numbered in sorted order, and so are the
+    names of the column "source".
     """
     labels = {"identity": images.classes()[1]}
     if images.camera is not None:
@@ -282,4 +289,7 @@ def labels_of(images: PersonImages) -> dict[str, np.ndarray]:
             numbers = np.unique(numbers, return_inverse=True)[1]
         labels["camera"] = numbers.astype(np.int32)
     inputs = (KEYPOINTS, ORIENTATION)
-    return labels | {k: v for k, v in images.columns.items() if k not in inputs}
+    labels |= {k: v for k, v in images.columns.items() if k not in inputs}
+    if SOURCE in labels:
+        labels[SOURCE] = np.unique(labels[SOURCE], return_inverse=True)[1].astype(np.int32)
+    return labels

@@ -4,16 +4,21 @@ In each epoch, the images of each identity are shuffled and divided into groups 
 if the last group is short. The groups, ordered by shuffled identity, are distributed over the B
 batches of the epoch: group `i` goes to batch `i mod B`. The groups of an identity are adjacent in
 that order and at most B, so no batch contains an identity twice.
+
+Images of several sources can have other numbers of groups, see `keras_reid.data.shares`. Then the
+identities are ordered by source, so that all batches have nearly equal numbers of each source.
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.data.images import PersonImages
+from keras_reid.data.images import SOURCE, PersonImages
+from keras_reid.data.shares import ONE, Shares, shares_of
+from keras_reid.errors import invalid
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class EpochPlan:
         groups: (c,) number of groups of each identity; a group is K of its images.
         extra: number of identities with one more group, which fill the last batch. Each epoch draws
             these identities among those with fewer than B groups.
+        shares: expected numbers of groups that replace `groups` and `extra`; None: none.
     """
 
     num_identities_per_batch: int
@@ -34,11 +40,17 @@ class EpochPlan:
     batches: int
     groups: np.ndarray
     extra: int
+    shares: Shares | None = None
 
     @property
     def batch_size(self) -> int:
         """Number of images in a batch, P·K."""
         return self.num_identities_per_batch * self.num_instances
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Numbers of batches that are filled one after the other, with the sum B."""
+        return (self.batches,) if self.shares is None else self.shares.blocks
 
 
 def plan_epoch(
@@ -85,11 +97,34 @@ def plan_epoch(
 
 
 def plan_of(
-    images: PersonImages, num_identities_per_batch: int, num_instances: int, last: str
+    images: PersonImages,
+    num_identities_per_batch: int,
+    num_instances: int,
+    last: str = "fill",
+    source_sampling: str = "proportional",
+    source_batches: str = "mixed",
 ) -> EpochPlan:
-    """Return `plan_epoch` for images."""
+    """Return `plan_epoch` for images, with the shares of their sources.
+
+    Raises:
+        InputError: see `plan_epoch` and `shares_of`; images without a column "source" for other
+            values than "proportional" and "mixed".
+    """
     sizes = np.bincount(images.classes()[1])
-    return plan_epoch(sizes, num_identities_per_batch, num_instances, last)
+    plan = plan_epoch(sizes, num_identities_per_batch, num_instances, last)
+    settings = {"source_sampling": source_sampling, "source_batches": source_batches}
+    if settings == {"source_sampling": "proportional", "source_batches": "mixed"}:
+        return plan
+    if SOURCE not in images.columns:
+        name = "source_batches" if source_sampling == "proportional" else "source_sampling"
+        usual = "mixed" if name == "source_batches" else "proportional"
+        raise invalid(name, f"{usual} for images of one data set", settings[name])
+    first = np.unique(images.classes()[1], return_index=True)[1]
+    source = np.unique(images.columns[SOURCE][first], return_inverse=True)[1]
+    size = num_identities_per_batch, plan.batches
+    groups = -(-sizes // num_instances)
+    shares = shares_of(groups, source, size, source_sampling, source_batches)
+    return replace(plan, batches=sum(shares.blocks), shares=shares)
 
 
 def pk_steps(
@@ -97,6 +132,8 @@ def pk_steps(
     num_identities_per_batch: int = 16,
     num_instances: int = 4,
     last: str = "fill",
+    source_sampling: str = "proportional",
+    source_batches: str = "mixed",
 ) -> int:
     """Return the number of batches in every epoch of `pk_batches` with the same arguments.
 
@@ -105,9 +142,11 @@ def pk_steps(
         num_identities_per_batch: P.
         num_instances: K.
         last: "fill" or "drop".
+        source_sampling: see `pk_batches`.
+        source_batches: see `pk_batches`.
 
     Raises:
-        InputError: see `plan_epoch`.
+        InputError: see `plan_of`.
 
     Example:
         >>> paths = [f"{i}.jpg" for i in range(320)]
@@ -115,7 +154,8 @@ def pk_steps(
         >>> pk_steps(images, num_identities_per_batch=16, num_instances=4)
         5
     """
-    return plan_of(images, num_identities_per_batch, num_instances, last).batches
+    groups = (num_identities_per_batch, num_instances, last)
+    return plan_of(images, *groups, source_sampling, source_batches).batches
 
 
 def pk_rows(
@@ -175,7 +215,7 @@ def epoch_rows(
     first = tf.constant(np.cumsum(sizes) - sizes, tf.int32)
 
     rank_class, rank, nth = _groups(seeds[1], plan)
-    batch_of = _columns(seeds[2], rank)
+    batch_of = _columns(seeds[2], rank, plan.blocks)
     owner = tf.gather(tf.gather(rank_class, rank), batch_of, batch_dims=1)
     nth = tf.gather(nth, batch_of, batch_dims=1)
     slot = nth[..., None] * plan.num_instances + tf.range(plan.num_instances)
@@ -204,27 +244,49 @@ def _spread(classes: np.ndarray, cameras: np.ndarray, drawn: tf.Tensor) -> tf.Te
 
 def _groups(seed: tf.Tensor, plan: EpochPlan) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return identities by rank (c,), and the rank and number of each group (P, B), by round."""
-    shuffled = tf.argsort(tf.random.stateless_uniform([len(plan.groups)], seed))
-    count = tf.gather(tf.constant(plan.groups, tf.int32), shuffled)
-    room = tf.cast(count < plan.batches, tf.int32)
-    count += room * tf.cast(tf.cumsum(room) <= plan.extra, tf.int32)
-    end = tf.cumsum(count)
+    shuffled, end = _ends(seed, plan)
     # With `drop` up to P−1 groups, or those of a dominant identity, exceed whole rounds: cut.
     card = tf.range(plan.num_identities_per_batch * plan.batches)
     rank = tf.searchsorted(end, card, side="right")
-    nth = card - tf.gather(end - count, rank)
-    return shuffled, tf.reshape(rank, [-1, plan.batches]), tf.reshape(nth, [-1, plan.batches])
+    nth = card - tf.gather(tf.concat([[0], end[:-1]], 0), rank)
+    return shuffled, _grid(rank, plan), _grid(nth, plan)
 
 
-def _columns(seed: tf.Tensor, rank: tf.Tensor) -> tf.Tensor:
+def _ends(seed: tf.Tensor, plan: EpochPlan) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return identities by rank (c,), and the cumulative numbers of their groups (c,)."""
+    free = tf.random.stateless_uniform([len(plan.groups)], seed)
+    if plan.shares is None:
+        shuffled = tf.argsort(free)
+        count = tf.gather(tf.constant(plan.groups, tf.int32), shuffled)
+        room = tf.cast(count < plan.batches, tf.int32)
+        return shuffled, tf.cumsum(count + room * tf.cast(tf.cumsum(room) <= plan.extra, tf.int32))
+    # Systematic sampling: shares are rounded up or down at random, with exact sums by source.
+    shuffled = tf.argsort(tf.cast(plan.shares.source, tf.float64) + tf.cast(free, tf.float64) / 2)
+    start = tf.random.stateless_uniform([], tf.random.fold_in(seed, 1), maxval=ONE, dtype=tf.int64)
+    end = tf.cumsum(tf.gather(tf.constant(plan.shares.share, tf.int64), shuffled))
+    return shuffled, tf.cast((start + end) // ONE, tf.int32)
+
+
+def _grid(cards: tf.Tensor, plan: EpochPlan) -> tf.Tensor:
+    """Return (P·B,) as (P, B), block by block."""
+    p = plan.num_identities_per_batch
+    parts = tf.split(cards, [p * block for block in plan.blocks])
+    return tf.concat([tf.reshape(part, [p, -1]) for part in parts], 1)
+
+
+def _columns(seed: tf.Tensor, rank: tf.Tensor, blocks: tuple[int, ...]) -> tf.Tensor:
     """Return a permutation of each round (P, B), which varies the identities of a batch.
 
     An identity with groups in two rounds keeps its places at the end of one and at the start of the
-    next, which are in different batches. The other places are permuted.
+    next, which are in different batches. The other places of a block are permuted.
     """
     no_rank = tf.constant([-1], rank.dtype)
-    before = tf.concat([no_rank, rank[:-1, -1]], 0)[:, None]
-    after = tf.concat([rank[1:, 0], no_rank], 0)[:, None]
     free = tf.random.stateless_uniform(tf.shape(rank), seed)
-    key = tf.where(rank == before, -1.0, tf.where(rank == after, 1.0, free))
-    return tf.argsort(key, stable=True)
+    orders, first = [], 0
+    for own, drawn in zip(tf.split(rank, blocks, 1), tf.split(free, blocks, 1), strict=True):
+        before = tf.concat([no_rank, own[:-1, -1]], 0)[:, None]
+        after = tf.concat([own[1:, 0], no_rank], 0)[:, None]
+        key = tf.where(own == before, -1.0, tf.where(own == after, 1.0, drawn))
+        orders.append(first + tf.argsort(key, stable=True))
+        first += own.shape[1]
+    return tf.concat(orders, 1)

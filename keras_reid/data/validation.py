@@ -105,7 +105,7 @@ def check(dataset: ReidDataset, num_instances: int = 4) -> CheckReport:
     paths = np.concatenate([images.path for images in parts.values()])
     files, place = np.unique(paths, return_inverse=True)
     decodes = decodable(files)
-    trained = np.array([]) if dataset.train is None else dataset.train.identity
+    trained = np.array([]) if dataset.train is None else _persons(dataset.train)
     persons, counts = np.unique(trained, return_counts=True)
     return CheckReport(
         name=dataset.name,
@@ -122,11 +122,16 @@ def check(dataset: ReidDataset, num_instances: int = 4) -> CheckReport:
 
 def _sizes(images: PersonImages) -> tuple[int, int, int | None]:
     cameras = None if images.camera is None else len(np.unique(images.camera))
-    return len(images), len(np.unique(images.identity)), cameras
+    return len(images), len(np.unique(_persons(images))), cameras
+
+
+def _persons(images: PersonImages) -> np.ndarray:
+    """Return the identities of the labeled images."""
+    return images.identity[~images.unlabeled]
 
 
 def _identities(images: PersonImages | None) -> set[Any]:
-    return set() if images is None else set(images.identity[~images.distractor].tolist())
+    return set() if images is None else set(_persons(images[~images.distractor]).tolist())
 
 
 def _shared(dataset: ReidDataset) -> list[int | str]:

@@ -19,7 +19,7 @@ class Labeled(Protocol):
 
     Unlabeled gallery images are left out of every ranking, neither match nor mismatch. In arrays
     their identity is −1, as in Market-1501. An attribute `unlabeled`, a mask (n,), replaces this
-    rule: in `PersonImages` all images are labeled, because readers leave unlabeled ones out.
+    rule: in `PersonImages`, 0 and −1 have no special meaning.
     """
 
     @property

@@ -38,6 +38,7 @@ NEEDED = ("dataset", "data_dir", "flip")
 FLAGS: Fields = {
     "dataset": str,
     "data_dir": str | None,
+    "leave_out": list | None,
     "protocol": str | None,
     "recipe": str,
     "seed": int,

@@ -70,7 +70,8 @@ class Plan:
         if len(names) < 2:
             received = Shown(f"{len(names)} ({', '.join(names)})")
             raise invalid("images", "images of at least 2 persons", received)
-        steps = pk_steps(sampled, recipe.num_identities_per_batch, recipe.num_instances)
+        size = recipe.num_identities_per_batch, recipe.num_instances
+        steps = pk_steps(sampled, *size, **recipe.sources.sampling)
         annotations = Annotations.of(images, schema)
         return cls(recipe, images, len(names), steps, annotations, replicas or Replicas())
 

@@ -162,6 +162,7 @@ class Recipe(Settings):
     flip: bool = setting(
         "Sum of the embeddings of image and mirror image as embedding at test time.", default=True
     )
+    sources: methods.Sources = field(default_factory=methods.Sources)
     stripes: methods.Stripes = field(default_factory=methods.Stripes)
     parts: methods.Parts = field(default_factory=methods.Parts)
     pose: methods.Pose = field(default_factory=methods.Pose)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_reid import evaluation, inference
-from keras_reid.data import PersonImages, joined
+from keras_reid.data import SOURCE, PersonImages, joined
 from keras_reid.training.edges import members_of
 
 
@@ -77,6 +78,10 @@ class Evaluation(keras.callbacks.Callback):
         """Return the entries of the logs for the trained models."""
         raise NotImplementedError
 
+    def by_source(self) -> dict[str, Any]:
+        """Return the last result of each source of a union; empty if there are no sources."""
+        return {}
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         last = epoch + 1 == self.params.get("epochs")
         if logs is not None and (last or (epoch + 1) % self.every == 0):
@@ -91,6 +96,9 @@ class RetrievalEvaluation(Evaluation):
     `val_NAME_rank1` are the scores of each member. With a moving average of the weights (`use_ema`)
     the averaged weights are evaluated. Selecting an epoch by scores of the test set overestimates
     the result: use hold-out images.
+
+    For a union of data sets, these are the scores of all queries in the gallery of all sources.
+    `val_SOURCE_mAP` and `val_SOURCE_rank1` are the scores of a source in its own gallery.
 
     Args:
         query, gallery: images, or tracklets with a column "tracklet".
@@ -132,6 +140,20 @@ class RetrievalEvaluation(Evaluation):
         self.last = rank_images(embed, self.query, self.gallery, self.protocol)
         return self.last.result
 
+    def by_source(self) -> dict[str, evaluation.RankingResult]:
+        """Return the last result of each source of a union, ranked in the gallery of the source."""
+        sides = self.last.query, self.last.gallery
+        sources = [side.columns.get(SOURCE, np.zeros(0, str)) for side in sides]
+        results = {}
+        for name in np.unique(sources[0]).tolist():
+            rows = [source == name for source in sources]
+            query, gallery = (side[own] for side, own in zip(sides, rows, strict=True))
+            both = zip(self.last.embeddings, rows, strict=True)
+            embeddings = tuple(embedding[own] for embedding, own in both)
+            protocol = replace(self.protocol, dataset=name)
+            results[name] = evaluation.rank(embeddings, query, gallery, protocol)
+        return results
+
     def summary(self, result: evaluation.RankingResult) -> dict[str, float]:
         """Return the main scores by name."""
         return {"mAP": result.mAP, "rank-1": result.rank(1)}
@@ -152,8 +174,12 @@ class RetrievalEvaluation(Evaluation):
         return evaluation.fit_calibration([(embeddings, identities)], source)
 
     def scores(self, members: Mapping[str, keras.Model]) -> dict[str, float]:
-        results = {name: self.score(model) for name, model in members.items()}
-        named = {"val": max(results.values(), key=lambda result: result.mAP)}
+        results, by_source = {}, {}
+        for name, model in members.items():
+            results[name], by_source[name] = self.score(model), self.by_source()
+        best = max(results, key=lambda name: results[name].mAP)
+        named = {f"val_{name}": result for name, result in by_source[best].items()}
+        named["val"] = results[best]
         if len(results) > 1:
             named |= {f"val_{name}": result for name, result in results.items()}
         return {

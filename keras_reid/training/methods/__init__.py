@@ -6,5 +6,6 @@ from keras_reid.training.methods.pair_verifier import PairVerification as PairVe
 from keras_reid.training.methods.parts import Parts as Parts
 from keras_reid.training.methods.pose import Pose as Pose
 from keras_reid.training.methods.pretraining import Pretraining as Pretraining
+from keras_reid.training.methods.sources import Sources as Sources
 from keras_reid.training.methods.stripes import Stripes as Stripes
 from keras_reid.training.methods.tracklets import Tracklets as Tracklets

@@ -147,6 +147,7 @@ class Method(Settings):
 
     columns: ClassVar[tuple[str, ...]] = ()  # required columns of the images
     embeds: ClassVar[bool] = False  # whether its output replaces the embedding of the neck
+    unlabeled: ClassVar[bool] = False  # whether it trains on images without identity
 
     @property
     def active(self) -> bool:

@@ -21,6 +21,8 @@ FIXED = {
     "identity_weight": 0.0,
     "num_instances": 2,
     "camera_balanced": False,
+    "source_sampling": "proportional",
+    "source_batches": "mixed",
     "stripes": 0,
     "members": "",
     "teacher": "",
