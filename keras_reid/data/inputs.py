@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -59,8 +59,10 @@ def pixel_batches(
 ) -> Iterator[np.ndarray]:
     """Yield batches uint8 `(b, h, w, 3)` of single images, resized to `image_size`.
 
+    Images are decoded in parallel threads. While the caller uses a batch, the next one is decoded.
+
     Args:
-        images: list that `single_images` returned. The images of a batch are decoded in parallel.
+        images: list that `single_images` returned.
         batch_size: b; the last batch may be smaller.
         image_size: (h, w) in pixels.
 
@@ -75,5 +77,12 @@ def pixel_batches(
     # A PIL image is loaded on its first use, which is not thread-safe if it occurs twice.
     rest = (pixels_of(image) if isinstance(image, Image.Image) else image for image in images)
     with ThreadPoolExecutor() as pool:
-        while block := list(itertools.islice(rest, batch_size)):
-            yield np.stack(list(pool.map(read, block)))
+
+        def started() -> list[Future[np.ndarray]]:
+            return [pool.submit(read, image) for image in itertools.islice(rest, batch_size)]
+
+        block = started()
+        while block:
+            batch = np.stack([pixels.result() for pixels in block])
+            block = started()
+            yield batch
