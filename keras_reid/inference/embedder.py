@@ -3,7 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.sources import Source
 from keras_reid.models.shipped import ModelCard
 from keras_reid.skeletons import KEYPOINTS
+
+if TYPE_CHECKING:
+    from keras_reid.inference.keras_model import KerasEmbedder
 
 Progress = Callable[[int, int], None]
 ONLY_EMBEDDING = ("embedding",)
@@ -33,6 +36,7 @@ class Embedder(ABC):
         outputs: names of the returned outputs. A single `"embedding"` is returned as an array,
             others as a dict.
         flip: whether the embedding of the mirrored image is added.
+        member: member of a converted run; see `load`.
     """
 
     source: Source
@@ -43,6 +47,7 @@ class Embedder(ABC):
     calibration: MatchCalibration | None = None
     outputs: tuple[str, ...] = ONLY_EMBEDDING
     flip: bool = False
+    member: str = "1"
 
     @property
     @abstractmethod
@@ -79,6 +84,10 @@ class Embedder(ABC):
         other = copy.copy(self)
         other.outputs = outputs
         return other
+
+    def keras(self) -> "KerasEmbedder | None":
+        """Return the embedder of the Keras model; None for exports and network files."""
+        return None
 
     def pooled(self, stripes: int | None = None) -> "Embedder":
         """Return an embedder with an output `local`, stripes pooled from the feature map.

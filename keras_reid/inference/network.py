@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from keras_reid.inference.metadata import Metadata
 from keras_reid.inference.preprocessing import Preprocessing, preprocessing_of
 from keras_reid.inference.runtimes import BLOCK, Network
 from keras_reid.inference.sources import Source
+
+if TYPE_CHECKING:
+    from keras_reid.inference.keras_model import KerasEmbedder
 
 
 class NetworkEmbedder(Embedder):
@@ -60,6 +63,23 @@ class NetworkEmbedder(Embedder):
         self.image_size = self.preprocessing.input_size
         black = np.zeros((1, *self.image_size, 3), np.uint8)
         self.embedding_dim = self.run(black)["embedding"].shape[1]
+
+    def keras(self) -> "KerasEmbedder | None":
+        from keras_reid.inference.loading import load_embedder
+
+        if not self.source.is_keras:
+            return None
+        return load_embedder(self.source, "keras", flip=self.flip, member=self.member).keras()
+
+    def select(self, *outputs: str) -> Embedder:
+        if self.source.is_keras and not {*outputs} <= {*self.available}:
+            keras = self.keras()
+            return self if keras is None else keras.select(*outputs)
+        return super().select(*outputs)
+
+    def pooled(self, stripes: int | None = None) -> Embedder:
+        keras = self.keras()
+        return self if keras is None else keras.pooled(stripes)
 
     def run(self, inputs: Any) -> dict[str, np.ndarray]:
         pixels = self.preprocessing(checks.pixels(inputs))
