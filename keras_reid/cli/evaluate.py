@@ -17,6 +17,7 @@ from keras_reid.cli import report
 from keras_reid.cli.evaluate_options import OF_TRACKLETS, EvaluateOptions
 from keras_reid.cli.features import stored_features
 from keras_reid.cli.options import Command, reject
+from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import check_outputs, progress, say, write_json
 from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.evaluation import StoredFeatures
@@ -137,6 +138,7 @@ def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     )
     name = options.protocol_of(dataset.query, settings.get("protocol"))
     protocol = options.protocol_named(name, options.dataset or settings["dataset"])
+    import_keras()
     embed = options.embedder(stripes, options.stripes, others)
 
     def stored(images: data.PersonImages) -> StoredFeatures:

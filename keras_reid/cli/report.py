@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid import data, evaluation, inference, models, visualize
+from keras_reid import data, evaluation, models, visualize
 from keras_reid.cli.common import ModelOptions
 from keras_reid.cli.evaluate_options import EvaluateOptions
 from keras_reid.cli.terminal import say
@@ -96,8 +96,8 @@ def _heat(
     """
     if not lists or sides[0].path is None:
         return {}
-    embedder = options.loaded
-    if not isinstance(embedder, inference.KerasEmbedder) or embedder.inputs != {"images"}:
+    embedder = options.loaded.keras()
+    if embedder is None or embedder.inputs != {"images"}:
         return {}
     try:
         maps = models.feature_maps(embedder.model)

@@ -147,7 +147,8 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
     where = gallery.Filter(options.cameras, options.not_cameras, *times)
     if options.description:
         return _show(options, [_description_result(options, where)])
-    import_keras()
+    if options.rerank != "none":
+        import_keras()
     images = data.query_images(arguments, progress=progress("reading images"))
     embeddings = options.embedder()(images)
     with gallery.open(options.uri) as people:

@@ -7,6 +7,7 @@ from .clips import clip_batches as clip_batches
 from .clips import pk_clips as pk_clips
 from .datasets import ReidDataset as ReidDataset
 from .datasets import joined as joined
+from .files import unfit as unfit
 from .frames import cut_tracklets as cut_tracklets
 from .grouping import tracklet_dataset as tracklet_dataset
 from .grouping import tracklets as tracklets
@@ -36,5 +37,4 @@ from .validation import CheckReport as CheckReport
 from .validation import check as check
 from .validation import decodable as decodable
 from .validation import readable as readable
-from .validation import unfit as unfit
 from .video import Video as Video

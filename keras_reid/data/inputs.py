@@ -2,15 +2,16 @@
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from keras_reid import checks
-from keras_reid.errors import Shown, invalid
+from keras_reid.data.files import too_large
+from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.pixels import decode, resize
 
 FORMS = "paths, PIL images, or uint8 RGB arrays (h, w, 3) or (b, h, w, 3)"
@@ -59,8 +60,10 @@ def pixel_batches(
 ) -> Iterator[np.ndarray]:
     """Yield batches uint8 `(b, h, w, 3)` of single images, resized to `image_size`.
 
+    Images are decoded in parallel threads. While the caller uses a batch, the next one is decoded.
+
     Args:
-        images: list that `single_images` returned. The images of a batch are decoded in parallel.
+        images: list that `single_images` returned.
         batch_size: b; the last batch may be smaller.
         image_size: (h, w) in pixels.
 
@@ -74,6 +77,44 @@ def pixel_batches(
 
     # A PIL image is loaded on its first use, which is not thread-safe if it occurs twice.
     rest = (pixels_of(image) if isinstance(image, Image.Image) else image for image in images)
+    yield from map(np.stack, _read_ahead(read, rest, batch_size))
+
+
+def decoding_batches(
+    paths: Sequence[str], image_size: tuple[int, int], batch_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (rows (b,), uint8 (b, h, w, 3)) of the files that decode, in their order.
+
+    Args:
+        paths: n files; broken, missing and `too_large` ones are skipped.
+        image_size: (h, w) in pixels.
+        batch_size: b; batches with skipped files are smaller.
+    """
+
+    def read(path: str) -> np.ndarray | None:
+        try:
+            return None if too_large(path) else resize(decode(path), image_size)
+        except InputError:
+            return None
+
+    done = 0
+    for block in _read_ahead(read, paths, batch_size):
+        rows = [row for row, pixels in enumerate(block) if pixels is not None]
+        if rows:
+            yield done + np.array(rows), np.stack([block[row] for row in rows])
+        done += len(block)
+
+
+def _read_ahead(read: Callable[[Any], Any], items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yield lists of `size` results in order; threads read one list ahead of the caller."""
+    rest = iter(items)
     with ThreadPoolExecutor() as pool:
-        while block := list(itertools.islice(rest, batch_size)):
-            yield np.stack(list(pool.map(read, block)))
+
+        def started() -> list[Future[Any]]:
+            return [pool.submit(read, item) for item in itertools.islice(rest, size)]
+
+        block = started()
+        while block:
+            results = [future.result() for future in block]
+            block = started()
+            yield results

@@ -5,7 +5,7 @@ cache, images are decoded once, and an epoch only gathers rows.
 """
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from keras_reid.data.augment import Augmentation, augmentation, check_augmented,
 from keras_reid.data.cache import Cache, load_rows, readable_or_cached
 from keras_reid.data.images import ORIENTATION, SOURCE, PersonImages
 from keras_reid.data.sampling import EpochPlan, pk_rows, plan_of
-from keras_reid.data.validation import readable, too_large
+from keras_reid.data.validation import readable
 from keras_reid.errors import InputError, Shown, invalid, name_some
-from keras_reid.pixels import BY_PILLOW, graph_decode, graph_resize
+from keras_reid.pixels import BY_PILLOW
 from keras_reid.skeletons import KEYPOINTS, skeleton_of
 
 # Prefetched batches. With AUTOTUNE, the buffer of a slow model grows to dozens of batches, which
@@ -233,27 +233,6 @@ def image_batches(
         return {"images": pixels, KEYPOINTS: tf.gather(tf.constant(points, tf.float32), rows)}
 
     return batches.map(finish).prefetch(AHEAD)
-
-
-def decoding_batches(
-    paths: Sequence[str], image_size: tuple[int, int], batch_size: int
-) -> tf.data.Dataset:
-    """Return (rows (b,), uint8 (b, h, w, 3)) of the files that decode, in their order.
-
-    Args:
-        paths: n files; broken, missing and `too_large` ones are skipped.
-        image_size: (h, w) in pixels.
-        batch_size: b.
-    """
-    rows = np.flatnonzero([not too_large(path) for path in paths])
-
-    @tf.autograph.experimental.do_not_convert
-    def read(row: tf.Tensor, path: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return row, graph_resize(graph_decode(tf.io.read_file(path)), image_size)
-
-    files = tf.data.Dataset.from_tensor_slices((rows, np.array(paths, object)[rows].astype(str)))
-    read_files = files.map(read, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-    return read_files.batch(batch_size).prefetch(AHEAD)
 
 
 def _change(images: PersonImages, augment: str | Augmentation) -> Callable[..., Any]:

@@ -1,13 +1,15 @@
 """Query images and checks of their files."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from keras_reid.data.files import decodes, unfit
 from keras_reid.data.images import PersonImages
-from keras_reid.data.validation import decodable, unfit
 from keras_reid.errors import invalid_file
 
+FEW = 16  # files that are read without a report of the progress
 Progress = Callable[[int, int | None], None]
 
 
@@ -18,9 +20,17 @@ def usable(paths: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         paths: (n,) files.
         progress: called with the numbers of processed and of all files.
     """
-    fit = np.array([unfit(path) is None for path in paths], bool)
-    fit[fit] = decodable(paths[fit], progress)
+    fit = np.zeros(len(paths), bool)
+    with ThreadPoolExecutor() as pool:
+        for row, intact in enumerate(pool.map(_usable, paths.tolist())):
+            fit[row] = intact
+            if progress and len(paths) > FEW:
+                progress(row + 1, len(paths))
     return fit
+
+
+def _usable(path: str) -> bool:
+    return unfit(path) is None and decodes(path)
 
 
 def query_images(

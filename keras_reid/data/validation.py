@@ -1,7 +1,6 @@
 """Validation of image files and data sets."""
 
 import contextlib
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,26 +9,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from PIL import Image
 
 from keras_reid import checks
 from keras_reid.data.datasets import ReidDataset
+from keras_reid.data.files import too_large
 from keras_reid.data.images import ORIENTATION, PersonImages
 from keras_reid.errors import InputError, Shown, counted, invalid, name_some
 from keras_reid.io import content_digest
-from keras_reid.names import StrPath
 from keras_reid.pixels import (
     BY_PILLOW,
     decode,
     graph_decode,
     graph_decode_upright,
     graph_orientation,
-    stored_size,
 )
 
-LEAST_PIXELS, MOST_PIXELS = 8, 10**8  # minimum of a side; maximum of the image
-# Smaller files have fewer than MOST_PIXELS: PNG compresses a byte of 8 pixels to at least 1/1032.
-SMALL = MOST_PIXELS // (8 * 1032)
 FEW = 16  # files that are decoded without a graph
 UNREADABLE = -1  # stored instead of an orientation
 
@@ -260,34 +254,3 @@ def readable(
         raise invalid("images", rule, received, fix)
     logging.warning("skipping %s: %s", counted(len(broken), "unreadable image"), ", ".join(broken))
     return images[mask]
-
-
-def unfit(path: StrPath) -> str | None:
-    """Return a description of a file that cannot show a person, or None; reads only its header."""
-    try:
-        width, height = stored_size(path)
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError | IsADirectoryError)
-        return "a missing file" if missing else "another type of file"
-    except Image.DecompressionBombError:
-        return f"more than {MOST_PIXELS:,} pixels"
-    except Exception as error:  # a broken header
-        return f"a broken image, {str(error)[:80]}"
-    if min(width, height) < LEAST_PIXELS:
-        return f"{height}×{width} pixels, fewer than {LEAST_PIXELS} on a side"
-    if width * height > MOST_PIXELS:
-        return f"{height:,}×{width:,} pixels, more than {MOST_PIXELS:,}"
-    return None
-
-
-def too_large(path: StrPath) -> bool:
-    """Return True for more than `MOST_PIXELS`; most files are too small to be opened."""
-    try:
-        if os.stat(path).st_size <= SMALL:
-            return False
-        width, height = stored_size(path)
-    except Image.DecompressionBombError:
-        return True
-    except Exception:  # not an image; its decoder raises
-        return False
-    return width * height > MOST_PIXELS

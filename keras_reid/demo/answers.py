@@ -188,9 +188,9 @@ class Answers:
     @cached_property
     def _views(self) -> tuple[Any, Any]:
         """Models of the feature maps and of the stripes."""
-        assert isinstance(self.embedder, inference.KerasEmbedder)
-        model = self.embedder.model
-        return models.feature_maps(model), models.stripes(model)
+        embedder = self.embedder.keras()
+        assert embedder is not None
+        return models.feature_maps(embedder.model), models.stripes(embedder.model)
 
 
 def filter_of(cameras: str, not_cameras: str, after: str, before: str) -> gallery.Filter:

@@ -66,7 +66,7 @@ class InvertedFile:
         others[sample] = False
         for block in vectors.blocks:
             rows = slice(start, start + len(block))
-            index.add_with_ids(block.numpy()[others[rows]], ids[rows][others[rows]])
+            index.add_with_ids(block[others[rows]], ids[rows][others[rows]])
             start += len(block)
         built = cls(index, {"probes": 1, "wide": 1, "recall": 1.0, "built": count})
         built._tune(vectors, ids, goal, sample)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_reid.nearest.arrays import squared_norms
+from keras_reid.nearest.arrays import nearest_in_block, squared_norms
 
 # Distances in one block: 128 MiB. Products of fewer queries are slower.
 QUERIES = 256
@@ -18,7 +18,7 @@ class Vectors:
     """Embeddings (n, d) in blocks, with exact search."""
 
     def __init__(self) -> None:
-        self.blocks: list[Any] = []  # (m, d): arrays, or tensors after the first search
+        self.blocks: list[np.ndarray] = []  # (m, d)
         self.norms: list[np.ndarray] = []  # |y|² of their rows
 
     def __len__(self) -> int:
@@ -37,14 +37,14 @@ class Vectors:
         """
         parts = [x]
         while self.blocks and len(self.norms[-1]) <= min(ROWS - 1, sum(map(len, parts))):
-            parts.insert(0, np.asarray(self.blocks.pop()))
+            parts.insert(0, self.blocks.pop())
             self.norms.pop()
         self._put(np.concatenate(parts))
 
     def keep(self, kept: np.ndarray) -> None:
         """Drop the rows where `kept` (n,) is False."""
         masks = zip(self.blocks, self._split(kept), strict=True)
-        parts = [np.asarray(block)[mask] for block, mask in masks]
+        parts = [block[mask] for block, mask in masks]
         self.blocks, self.norms = [], []
         self._put(np.concatenate(parts))
 
@@ -54,24 +54,14 @@ class Vectors:
             self.blocks.append(block)
             self.norms.append(squared_norms(block))
 
-    def _tensors(self) -> list[Any]:
-        """Return the blocks as tensors. Commands that only count rows do not import TensorFlow."""
-        import tensorflow as tf
-
-        with tf.device("CPU"):
-            self.blocks = [b if tf.is_tensor(b) else tf.constant(b) for b in self.blocks]
-        return self.blocks
-
     def take(self, index: np.ndarray) -> np.ndarray:
         """Return the rows of an index of any shape: (…, d)."""
         result = np.empty((*index.shape, self.width), np.float32)
-        import tensorflow as tf
-
         starts = self._starts
         owner = np.searchsorted(starts, index, side="right") - 1
-        for number, block in enumerate(self._tensors()):
+        for number, block in enumerate(self.blocks):
             inside = owner == number
-            result[inside] = tf.gather(block, index[inside] - starts[number]).numpy()
+            result[inside] = block[index[inside] - starts[number]]
         return result
 
     @property
@@ -106,16 +96,11 @@ class Vectors:
     def _nearest(
         self, queries: np.ndarray, k: int, norms: list[Any]
     ) -> tuple[np.ndarray, np.ndarray]:
-        import tensorflow as tf
-
-        from keras_reid.nearest.graph import nearest_in_block
-
-        x, length = tf.constant(queries), tf.constant(k)
-        blocks = zip(self._tensors(), norms, strict=True)
-        nearest = [nearest_in_block(x, block, n, length, GROUP) for block, n in blocks]
-        values = np.concatenate([value.numpy() for _, value in nearest], axis=1)
+        blocks = zip(self.blocks, norms, strict=True)
+        nearest = [nearest_in_block(queries, block, n, k, GROUP) for block, n in blocks]
+        values = np.concatenate([value for _, value in nearest], axis=1)
         starts = zip(nearest, self._starts, strict=True)
-        places = np.concatenate([place.numpy() + start for (place, _), start in starts], axis=1)
+        places = np.concatenate([place + start for (place, _), start in starts], axis=1)
         order = np.argsort(values, axis=1, kind="stable")[:, :k]
         index = np.take_along_axis(places, order, axis=1)
         index[np.take_along_axis(values, order, axis=1) == np.inf] = NO_ROW

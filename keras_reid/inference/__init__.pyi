@@ -1,3 +1,4 @@
+from .embedder import ONLY_EMBEDDING as ONLY_EMBEDDING
 from .embedder import Embedder as Embedder
 from .embedder import joined as joined
 from .embedder import tracklet_means as tracklet_means
@@ -7,6 +8,7 @@ from .loading import RUNTIMES as RUNTIMES
 from .loading import as_embedder as as_embedder
 from .loading import load as load
 from .loading import load_embedder as load_embedder
+from .loading import runtime_of as runtime_of
 from .metadata import Metadata as Metadata
 from .pair_verifier import PairVerifier as PairVerifier
 from .preprocessing import Preprocessing as Preprocessing

@@ -3,7 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,10 @@ from keras_reid.errors import Shown, invalid
 from keras_reid.evaluation.calibration import MatchCalibration
 from keras_reid.inference.sources import Source
 from keras_reid.models.shipped import ModelCard
+from keras_reid.skeletons import KEYPOINTS
+
+if TYPE_CHECKING:
+    from keras_reid.inference.keras_model import KerasEmbedder
 
 Progress = Callable[[int, int], None]
 ONLY_EMBEDDING = ("embedding",)
@@ -32,6 +36,7 @@ class Embedder(ABC):
         outputs: names of the returned outputs. A single `"embedding"` is returned as an array,
             others as a dict.
         flip: whether the embedding of the mirrored image is added.
+        member: member of a converted run; see `load`.
     """
 
     source: Source
@@ -42,6 +47,7 @@ class Embedder(ABC):
     calibration: MatchCalibration | None = None
     outputs: tuple[str, ...] = ONLY_EMBEDDING
     flip: bool = False
+    member: str = "1"
 
     @property
     @abstractmethod
@@ -79,6 +85,10 @@ class Embedder(ABC):
         other.outputs = outputs
         return other
 
+    def keras(self) -> "KerasEmbedder | None":
+        """Return the embedder of the Keras model; None for exports and network files."""
+        return None
+
     def pooled(self, stripes: int | None = None) -> "Embedder":
         """Return an embedder with an output `local`, stripes pooled from the feature map.
 
@@ -112,21 +122,28 @@ class Embedder(ABC):
             InputError: no images, a file that does not decode, pixels that uint8 does not hold, or
                 images without the tracklets or keypoints that the model takes.
         """
-        from keras_reid.data import PersonImages, clip_batches, image_batches
+        from keras_reid.data.images import PersonImages
         from keras_reid.data.inputs import pixel_batches, single_images
 
         self._check_columns(images)
-        if not isinstance(images, PersonImages):
-            images = single_images(images)
-            batches = pixel_batches(images, batch_size, self.image_size)
-            return self(reported(batches, len(images), progress))
-        size, batch_size = self.image_size, min(batch_size, len(images))
-        if not self.takes_clips:
-            batches = image_batches(images, batch_size, size)
-            each = self(reported(batches, len(images), progress))
-            return tracklet_means(each, images.owner) if images.has_tracklets else each
+        if self.takes_clips:
+            return self._embed_clips(images, min(batch_size, len(images)), frames, progress)
+        labeled = isinstance(images, PersonImages)
+        files = images.path.tolist() if labeled else single_images(images)
+        batches: Iterator[Any] = pixel_batches(files, batch_size, self.image_size)
+        if KEYPOINTS in self.inputs:
+            batches = _with_keypoints(batches, images.columns[KEYPOINTS])
+        each = self(reported(batches, len(files), progress))
+        return tracklet_means(each, images.owner) if labeled and images.has_tracklets else each
+
+    def _embed_clips(
+        self, images: Any, batch_size: int, frames: int, progress: Progress | None
+    ) -> Any:
+        """Return the embeddings of tracklets by a model of tracklets."""
+        from keras_reid.data import clip_batches
+
         counts = -(-np.bincount(images.owner) // frames)
-        batches = clip_batches(images, frames, max(1, batch_size // frames), size)
+        batches = clip_batches(images, frames, max(1, batch_size // frames), self.image_size)
         clips = self(reported(batches, int(counts.sum()), progress))
         return tracklet_means(clips, np.repeat(np.arange(len(counts)), counts))
 
@@ -149,6 +166,15 @@ class Embedder(ABC):
             InputError: no batches, or pixels that uint8 does not hold, such as floats from 0 to 1.
         """
         return joined([self.run(inputs) for inputs in batches], self.outputs)
+
+
+def _with_keypoints(batches: Iterable[np.ndarray], points: np.ndarray) -> Iterator[Any]:
+    """Yield batches of pixels with their keypoints (b, k, 3)."""
+    done = 0
+    for pixels in batches:
+        rows = points[done : done + len(pixels)].astype(np.float32)
+        yield {"images": pixels, KEYPOINTS: rows}
+        done += len(pixels)
 
 
 def reported(batches: Iterable[Any], total: int, progress: Progress | None) -> Iterator[Any]:

@@ -66,6 +66,9 @@ class KerasEmbedder(Embedder):
         other.calibration = self.calibration
         return other
 
+    def keras(self) -> "KerasEmbedder":
+        return self
+
     def pooled(self, stripes: int | None = None) -> "KerasEmbedder":
         view = models.stripes(self.model, stripes)
         return KerasEmbedder(view, self.flip, ("embedding", "local"), self.source)

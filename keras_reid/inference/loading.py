@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_reid import checks, models
@@ -55,7 +57,9 @@ def load(
         source: a run folder, the folder of an export, a `.keras`, `.onnx`, `.xml` or `.tflite`
             file, the name of a pretrained model, or a Keras model in memory.
         runtime: "auto", or one of "keras", "saved_model", "onnx", "openvino" and "litert" that
-            runs the source: OpenVINO also runs `.onnx` and `.tflite` files.
+            runs the source: OpenVINO also runs `.onnx` and `.tflite` files. Pretrained models, and
+            runs that `serving.convert` converted, are run by ONNX Runtime if it is installed and
+            `flip` and `outputs` are those of the conversion; else by Keras.
         outputs: names of the returned outputs. Exports have `embedding` and possibly `local`; Keras
             models have further ones.
         flip: add the embedding of the mirrored image; None: as the source was trained. Exports and
@@ -90,9 +94,14 @@ def load(
     if isinstance(source, str | os.PathLike):
         source = Source.of(source)
     if not isinstance(source, Source) or source.is_keras:
-        _check_runtime(runtime, ("keras",))
         _check_absent("Keras models", settings)
-        return _of_keras(source, outputs, flip, member)
+        if not isinstance(source, Source):
+            _check_runtime(runtime, ("keras",))
+            return _of_keras(source, outputs, flip, member)
+        name, folder = _conversion(source, runtime, outputs, flip, member)
+        if folder is None:
+            return _of_keras(source, outputs, flip, member)
+        return _of_conversion(source, folder, name, member)
     fixed = {"flip": flip or None, "member": None if member == "1" else member}
     _check_absent("exports and network files", fixed)
     embedder = _of_files(source, runtime, settings).select(*outputs)
@@ -130,6 +139,59 @@ def as_embedder(model: "Embedder | PairVerifier") -> Embedder:
     if isinstance(model, Embedder):
         return model
     raise models.no_embeddings(model.source)
+
+
+def runtime_of(source: Source, runtime: str = "auto", member: str = "1") -> str:
+    """Return the runtime that `load` uses for the embeddings of a source.
+
+    Args:
+        source: see `load`.
+        runtime: see `load`.
+        member: see `load`.
+
+    Raises:
+        InputError: the source has no such runtime.
+    """
+    if source.is_keras:
+        return _conversion(source, runtime, ONLY_EMBEDDING, None, member)[0]
+    metadata = source.metadata
+    if metadata is not None and metadata.format == "saved_model":
+        return "saved_model"
+    suffix = source.path.suffix if metadata is None else SUFFIXES.get(metadata.format, "")
+    return RUNTIMES.get(suffix, ("auto",))[0] if runtime == "auto" else runtime
+
+
+def _conversion(
+    source: Source, runtime: str, outputs: Sequence[str], flip: bool | None, member: str
+) -> tuple[str, Path | None]:
+    """Return the runtime of a Keras source, and the folder of its conversion unless it is Keras."""
+    convertible = source.kind in ("run", "pretrained")
+    _check_runtime(runtime, ("keras", *(RUNTIMES[".onnx"] if convertible else ())))
+    if runtime == "keras" or not convertible:
+        return "keras", None
+    same = tuple(outputs) == ONLY_EMBEDDING and flip in (None, source.settings["flip"])
+    if runtime != "auto" and not same:
+        text = f"{runtime} runs {source} with its own flip and the output embedding only."
+        raise InputError(f"{text} Choose runtime keras.", "runtime")
+    if not same or (runtime == "auto" and find_spec("onnxruntime") is None):
+        return "keras", None
+    folder = source.conversion(member)
+    if folder is None and runtime != "auto":
+        fix = "Convert it with keras_reid.serving.convert, or choose runtime keras."
+        raise InputError(f"{source} has no conversion for {runtime}. {fix}", "runtime")
+    if folder is None:
+        return "keras", None
+    return "onnx" if runtime == "auto" else runtime, folder
+
+
+def _of_conversion(source: Source, folder: Path, runtime: str, member: str) -> Embedder:
+    """Return the embedder of the conversion of a run or pretrained model."""
+    export = Source("export", str(folder))
+    embedder = _of_files(export, runtime, {})
+    embedder.flip = source.settings["flip"]
+    embedder.calibration = source.calibration(member)
+    embedder.source, embedder.member = source, member
+    return embedder
 
 
 def _of_keras(

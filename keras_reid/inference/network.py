@@ -1,8 +1,10 @@
 """Embedder that runs an ONNX, OpenVINO or LiteRT file."""
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +14,11 @@ from keras_reid.inference.embedder import Embedder
 from keras_reid.inference.fingerprints import file_fingerprint
 from keras_reid.inference.metadata import Metadata
 from keras_reid.inference.preprocessing import Preprocessing, preprocessing_of
-from keras_reid.inference.runtimes import Network
+from keras_reid.inference.runtimes import BLOCK, Network
 from keras_reid.inference.sources import Source
+
+if TYPE_CHECKING:
+    from keras_reid.inference.keras_model import KerasEmbedder
 
 
 class NetworkEmbedder(Embedder):
@@ -42,6 +47,7 @@ class NetworkEmbedder(Embedder):
     ) -> None:
         self.source = source
         self.network = network
+        self._threads = ThreadPoolExecutor(os.cpu_count())
         if metadata is None:
             self.preprocessing = preprocessing_of(
                 str(source), network.shape, network.dtype, network.stored, settings
@@ -58,23 +64,46 @@ class NetworkEmbedder(Embedder):
         black = np.zeros((1, *self.image_size, 3), np.uint8)
         self.embedding_dim = self.run(black)["embedding"].shape[1]
 
+    def keras(self) -> "KerasEmbedder | None":
+        from keras_reid.inference.loading import load_embedder
+
+        if not self.source.is_keras:
+            return None
+        return load_embedder(self.source, "keras", flip=self.flip, member=self.member).keras()
+
+    def select(self, *outputs: str) -> Embedder:
+        if self.source.is_keras and not {*outputs} <= {*self.available}:
+            keras = self.keras()
+            return self if keras is None else keras.select(*outputs)
+        return super().select(*outputs)
+
+    def pooled(self, stripes: int | None = None) -> Embedder:
+        keras = self.keras()
+        return self if keras is None else keras.pooled(stripes)
+
     def run(self, inputs: Any) -> dict[str, np.ndarray]:
         pixels = self.preprocessing(checks.pixels(inputs))
-        size = self.network.shape[0]
-        outputs = dict(self.network.run(pixels) if size is None else self._in_blocks(pixels, size))
+        outputs = self._outputs(pixels)
         embedding = outputs.pop(self._embedding).reshape(len(pixels), -1).astype(np.float32)
         length = np.linalg.norm(embedding, axis=1, keepdims=True)
         outputs["embedding"] = embedding / np.maximum(length, 1e-12)
         return {name: outputs[name] for name in self.outputs}
 
-    def _in_blocks(self, pixels: np.ndarray, size: int) -> dict[str, np.ndarray]:
-        """Run a network of a fixed batch size; the last block is padded with its last image."""
-        rows = np.arange(-(-len(pixels) // size) * size).reshape(-1, size)
-        parts = [self.network.run(pixels[np.minimum(row, len(pixels) - 1)]) for row in rows]
-        # A runtime may return views of memory that its next run overwrites.
+    def _outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the outputs for any number of inputs, which run in blocks in parallel threads.
+
+        The last block of a network of a fixed batch size is padded with its last image.
+        """
+        network, count = self.network, len(pixels)
+        size = network.shape[0] or (BLOCK if network.parallel else max(1, count))
+        if network.shape[0]:
+            rows = np.arange(-(-count // size) * size)
+            pixels = pixels[np.minimum(rows, count - 1)]
+        blocks = [pixels[start : start + size] for start in range(0, max(1, len(pixels)), size)]
+        run = self._threads.map if network.parallel and len(blocks) > 1 else map
+        parts = list(run(network.run, blocks))
         return {
-            name: np.concatenate([np.array(part[name]) for part in parts])[: len(pixels)]
-            for name in self.network.outputs
+            name: np.concatenate([part[name] for part in parts])[:count] for name in network.outputs
         }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from keras_reid import checks, models
 from keras_reid.errors import InputError
 from keras_reid.evaluation.calibration import MatchCalibration
+from keras_reid.inference.metadata import digest_of
 from keras_reid.io import Fields, read_json, read_model
 from keras_reid.names import StrPath, expanded
 
@@ -106,18 +107,37 @@ class TrainedRun:
             member: the number of a member; `"best"`, the one with the highest mAP in `metrics`; or
                 `"ensemble"`, all of them, see `keras_reid.models.ensemble`.
         """
+        members = [read_model(file) for file in self.files(member)]
+        return members[0] if len(members) == 1 else models.ensemble(members)
+
+    def files(self, member: str = "1") -> list[Path]:
+        """Return the files of a member: one file, or all files of the ensemble.
+
+        Args:
+            member: as in `load_model`.
+
+        Raises:
+            InputError: an unknown member.
+        """
         numbers = itertools.takewhile(lambda n: self.member_file(n).is_file(), itertools.count(1))
         members = [*map(str, numbers)] or ["1"]  # reading it raises the error of a missing file
         if member == "ensemble" and len(members) > 1:
-            return models.ensemble([self._load(number) for number in members])
+            return [self.member_file(int(number)) for number in members]
         best = self._best()
         number = best if member == "best" and best else member
         words = ["best"] * bool(best) + ["ensemble"] if len(members) > 1 else []
         checks.one_of((*members, *words), f"{self.directory} has these.", member=number)
-        return self._load(number)
+        return [self.member_file(int(number))]
 
-    def _load(self, number: str) -> "keras.Model":
-        return read_model(self.member_file(int(number)))
+    @property
+    def conversions(self) -> Path:
+        """Folder of the ONNX exports of this run, `VERSION` for each member."""
+        return self.directory / "onnx"
+
+    def state(self, member: str = "1") -> dict[str, Any]:
+        """Return the facts that a conversion depends on: digests of the model files, and `flip`."""
+        digests = {file.name: digest_of(file) for file in self.files(member) if file.is_file()}
+        return {"files": digests, "flip": bool(self.settings["flip"])}
 
     def _best(self) -> str | None:
         """Return the member with the highest mAP; None if the run has no scores."""

@@ -89,6 +89,23 @@ class Source:
         """The metadata of an export; None for other sources."""
         return Metadata.read(self.path) if self.kind == "export" else None
 
+    def conversion(self, member: str = "1") -> Path | None:
+        """Return the folder of an ONNX export with the same embeddings; None if there is none.
+
+        Args:
+            member: member of a run; see `TrainedRun.load_model`.
+        """
+        if self.pretrained is not None:
+            folder = self.pretrained.conversion
+            return folder if member == "1" and (folder / FILE).is_file() else None
+        if self.run is None or not self.run.conversions.is_dir():
+            return None
+        state = self.run.state(member)
+        for folder in sorted(self.run.conversions.iterdir()):
+            if (folder / FILE).is_file() and Metadata.read(folder).about.get("state") == state:
+                return folder
+        return None
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Training settings of a run; only `flip` for other Keras models; else empty."""

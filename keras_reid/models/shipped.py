@@ -1,7 +1,8 @@
 """Pretrained embedders of the package.
 
-Each is a folder of `weights/` with `model.keras` in float16 and its description `card.json`.
-`tools/pretrained.py` creates them from runs.
+Each is a folder of `weights/` with `model.keras` in float16, its description `card.json`, and
+`onnx`, an export of the same weights for runtimes without TensorFlow. `tools/pretrained.py` creates
+them from runs.
 """
 
 import hashlib
@@ -66,6 +67,11 @@ class ModelCard:
     def file(self) -> Path:
         """Path of the model."""
         return FOLDER / self.name / "model.keras"
+
+    @property
+    def conversion(self) -> Path:
+        """Folder of the ONNX export."""
+        return FOLDER / self.name / "onnx"
 
     @classmethod
     def read(cls, folder: Path) -> "ModelCard":

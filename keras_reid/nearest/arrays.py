@@ -223,3 +223,43 @@ def unit(x: np.ndarray) -> np.ndarray:
 def squared_norms(x: np.ndarray) -> np.ndarray:
     """`|x|²` of rows (n, d)."""
     return np.einsum("nd,nd->n", x, x)
+
+
+def nearest_in_block(
+    queries: np.ndarray, block: np.ndarray, norms: np.ndarray | None, k: int, group: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return places of the k nearest rows of a block, and `|y|² − 2x·y`: (q, min(k, m)), ascending.
+
+    Equal values are ordered by place. The k smallest lie in the k groups of neighboring rows with
+    the smallest minima, so only `k · group` values of each query are sorted.
+
+    Args:
+        queries: (q, d).
+        block: (m, d).
+        norms: `|y|²` (m,), infinite for rows to leave out; None if all are equal.
+        k: number of rows.
+        group: rows of a group.
+    """
+    values = (-2 * queries) @ block.T
+    if norms is not None:
+        values += norms
+    count, rows = values.shape
+    if rest := -rows % group:
+        values = np.pad(values, [(0, 0), (0, rest)], constant_values=np.inf)
+    grouped = values.reshape(count, -1, group)
+    chosen = np.sort(_smallest(grouped.min(axis=2), k), axis=1)
+    places = (chosen[:, :, None] * group + np.arange(group)).reshape(count, -1)
+    members = np.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(count, -1)
+    order = np.argsort(members, axis=1, kind="stable")[:, : min(k, rows)]
+    return np.take_along_axis(places, order, 1), np.take_along_axis(members, order, 1)
+
+
+def _smallest(values: np.ndarray, k: int) -> np.ndarray:
+    """Return places of the k smallest of each row, without order; of equal values the first."""
+    if k >= values.shape[1]:
+        return np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    limit = np.partition(values, k - 1, axis=1)[:, k - 1 : k]
+    below, equal = values < limit, values == limit
+    free = k - below.sum(axis=1, keepdims=True)
+    kept = below | (equal & (np.cumsum(equal, axis=1) <= free))
+    return np.nonzero(kept)[1].reshape(len(values), k)

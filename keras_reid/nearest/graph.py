@@ -222,23 +222,6 @@ def nearest_rows(query: tf.Tensor, gallery: tf.Tensor, k: Size) -> tuple[tf.Tens
     return in_blocks(work, length(x, 0), QUERIES, like)
 
 
-@tf.function(autograph=False, reduce_retracing=True)
-def nearest_in_block(
-    queries: tf.Tensor, block: tf.Tensor, norms: tf.Tensor | None, k: Size, group: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return places of the k nearest rows of a block, and `|y|² − 2x·y`: (q, min(k, m)), ascending.
-
-    Args:
-        queries: (q, d).
-        block: (m, d).
-        norms: `|y|²` (m,), infinite for rows to leave out; None if all are equal.
-        k: number of rows.
-        group: as in `smallest`.
-    """
-    squared = tf.matmul(block, -2 * queries, transpose_b=True)
-    return smallest(squared if norms is None else squared + norms[:, None], k, group)
-
-
 def smallest(values: tf.Tensor, k: Size, group: int = GROUP) -> tuple[tf.Tensor, tf.Tensor]:
     """Return places and values `(q, min(k, m))` of the k smallest of each column, ascending.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_reid import checks, inference
-from keras_reid.data.pipeline import decoding_batches
+from keras_reid.data.inputs import decoding_batches
 from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.io import content_digest
 from keras_reid.names import StrPath, expanded
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 PAUSE = 2.0  # seconds to wait for other processes
-
-register()  # to unpickle the model of a `Worker` in another process
 
 
 # The options of a call are arguments, which commands and notebooks pass by name.
@@ -128,7 +126,8 @@ class Worker:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the embedder, which each process opens again."""
-        return {name: value for name, value in vars(self).items() if name != "_embedder"}
+        state = {name: value for name, value in vars(self).items() if name != "_embedder"}
+        return {"registered": _Registration(), **state}  # unpickled before the model
 
     @cached_property
     def _embedder(self) -> inference.Embedder:
@@ -163,7 +162,14 @@ class Worker:
         files = [paths[row] for row in rows.tolist()]
         for index, pixels in decoding_batches(files, self._embedder.image_size, self.batch_size):
             embeddings = self._embedder([pixels])
-            yield from zip(rows[index.numpy()].tolist(), embeddings, strict=True)
+            yield from zip(rows[index].tolist(), embeddings, strict=True)
+
+
+class _Registration:
+    """Registers the serializable classes in the process that unpickles it."""
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return register, ()
 
 
 def embed_here(

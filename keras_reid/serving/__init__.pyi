@@ -1,3 +1,4 @@
+from .conversion import convert as convert
 from .exporting import export as export
 from .parity_check import ParityReport as ParityReport
 from .parity_check import ScoreReport as ScoreReport

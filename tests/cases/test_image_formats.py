@@ -13,7 +13,8 @@ from PIL import Image
 
 from keras_reid import data, inference, scale
 from keras_reid.data import cache
-from keras_reid.data.pipeline import check_service, decoding_batches, image_batches
+from keras_reid.data.inputs import decoding_batches
+from keras_reid.data.pipeline import check_service, image_batches
 from keras_reid.data.validation import decodable, orientations
 from keras_reid.errors import InputError
 from keras_reid.pixels import BY_PILLOW, decode, graph_decode, upright_size

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from keras_reid import data
-from keras_reid.data import validation
+from keras_reid.data import files
 from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.images import PersonImages
 from keras_reid.data.validation import decodable
@@ -270,6 +270,6 @@ def test_decodable_too_many_pixels_returns_false(tmp_path, monkeypatch):
     Image.new("RGB", (40, 30)).save(tmp_path / "small.bmp")
     paths = np.array([str(tmp_path / name) for name in ("large.bmp", "small.bmp")])
     assert decodable(paths).tolist() == [True, True]
-    monkeypatch.setattr(validation, "MOST_PIXELS", 100_000)
-    monkeypatch.setattr(validation, "SMALL", 1000)
+    monkeypatch.setattr(files, "MOST_PIXELS", 100_000)
+    monkeypatch.setattr(files, "SMALL", 1000)
     assert decodable(paths).tolist() == [False, True]

@@ -165,14 +165,14 @@ def test_nearest_in_block_matches_oracle(kept):
     norms = (block**2).sum(axis=1)
     allowed = np.arange(30) % 2 == 0 if kept else np.ones(30, bool)
     norms = np.where(allowed, norms, np.inf).astype("float32")
-    places, values = graph.nearest_in_block(query, block, norms, tf.constant(5), 4)
+    places, values = arrays.nearest_in_block(query, block, norms, 5, 4)
     rows = np.flatnonzero(allowed)
     expected = by_distance(query, block[rows], 5)
     np.testing.assert_array_equal(np.sort(places), np.sort(rows[expected[0]]))
     lengths = (query.astype(float) ** 2).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(values + lengths, expected[1] ** 2, rtol=1e-4, atol=1e-3)
     directions = arrays.unit(block[np.arange(30) != 1])
-    places, _ = graph.nearest_in_block(query, directions, None, tf.constant(1), 4)
+    places, _ = arrays.nearest_in_block(query, directions, None, 1, 4)
     np.testing.assert_array_equal(places, by_distance(query, directions, 1)[0])
 
 
