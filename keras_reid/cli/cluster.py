@@ -1,4 +1,4 @@
-"""`python cluster.py --images=DIR --out=DIR`: group images by person.
+"""`keras-reid cluster --images=DIR --out=DIR`: group images by person.
 
 The embedder is --model, by default the pretrained model.
 """

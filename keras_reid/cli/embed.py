@@ -1,4 +1,4 @@
-"""`python embed.py --images=DIR --out=DIR`: embeddings of any number of images, in Parquet files.
+"""`keras-reid embed --images=DIR --out=DIR`: embeddings of any number of images, in Parquet files.
 
 The embedder is --model, by default the pretrained model. Repeat the same command after an
 interruption, or to embed new and changed images. Several processes can run it at the same time and

@@ -1,8 +1,8 @@
-"""`python evaluate.py --model=MODEL --dataset=NAME --data_dir=DIR`: score an embedder.
+"""`keras-reid evaluate --model=MODEL --dataset=NAME --data_dir=DIR`: score an embedder.
 
 The default is the pretrained model.
 
-`python evaluate.py --features=QUERY.npz,GALLERY.npz` scores features of any framework.
+`keras-reid evaluate --features=QUERY.npz,GALLERY.npz` scores features of any framework.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""`python export.py --model=RUN`: a model for TensorFlow Serving and others, checked on images.
+"""`keras-reid export --model=RUN`: a model for TensorFlow Serving and others, checked on images.
 
 The default is the pretrained model, checked on synthetic pedestrians unless a data set is given.
 The export must have the embeddings, mAP and rank-1 of the model, or the exit code is 1. A
@@ -109,7 +109,7 @@ def export(options: ExportOptions) -> Path:
         say(f"serve it: {command} --model_base_path={folder}")
         say("several models, batching and clients: docs/serving.md")
     else:
-        say(f"next: python search.py --model={version} verify FIRST.jpg SECOND.jpg")
+        say(f"next: keras-reid search verify FIRST.jpg SECOND.jpg --model={version}")
     return version
 
 

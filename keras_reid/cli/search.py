@@ -1,4 +1,4 @@
-"""`python search.py --gallery=people.db enrol DIR|CSV`: find enrolled persons in images.
+"""`keras-reid search enrol DIR|CSV --gallery=people.db`: find enrolled persons in images.
 
 Subcommands use the model --model, by default the pretrained one. All but verify need --gallery.
 
@@ -284,4 +284,4 @@ COMMANDS: dict[str, tuple[Callable[[SearchOptions, list[str]], SearchOutput], ra
 }
 
 SHOWN = "model gallery match_probability top_k cameras after before html output"
-run = Command(search, SearchOptions, SHOWN, words=True)
+run = Command(search, SearchOptions, SHOWN, words=tuple(COMMANDS))

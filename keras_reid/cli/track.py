@@ -1,4 +1,4 @@
-"""`python track.py --video=VIDEO --detections=det.txt --out=tracks.txt`: tracks of persons.
+"""`keras-reid track --video=VIDEO --detections=det.txt --out=tracks.txt`: tracks of persons.
 
 The embedder is --model, by default the pretrained model. Detections become tracklets by appearance
 and motion. --ground_truth scores them, --annotated draws them, and --gallery identifies persons

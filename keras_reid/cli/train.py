@@ -1,4 +1,4 @@
-"""`python train.py`: from a data set to a run folder with a trained, scored model.
+"""`keras-reid train`: from a data set to a run folder with a trained, scored model.
 
 Without flags it generates images of synthetic pedestrians and trains a small embedder on them.
 Every value of the recipe is a flag; see `keras_reid.training.recipe`.
@@ -206,8 +206,8 @@ def _say_contents(run: runs.Run, members: "list[keras.Model]") -> None:
     for path, description in files.items():
         say(f"  {path:<15} {description}")
     pairs = models.is_pair_verifier(members[0])
-    command, last = ("search.py", " verify FIRST.jpg SECOND.jpg") if pairs else ("export.py", "")
-    say(f"next: python {command} --model={run.directory}{last}")
+    command = "search verify FIRST.jpg SECOND.jpg" if pairs else "export"
+    say(f"next: keras-reid {command} --model={run.directory}")
 
 
 def _members(plan: "training.Plan") -> "list[keras.Model]":

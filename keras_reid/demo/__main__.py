@@ -1,4 +1,4 @@
-"""`python -m keras_reid.demo --gallery=people.db`: a local web page that searches a gallery.
+"""`keras-reid demo --gallery=people.db`: a local web page that searches a gallery.
 
 `search.py enrol` fills the gallery. The embedder is --model, by default the pretrained model.
 """

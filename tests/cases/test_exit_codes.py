@@ -28,7 +28,7 @@ def test_help_exits_with_0(arguments: tuple[str, ...]) -> None:
     )
     assert ended.returncode == 0
     assert not ended.stderr
-    assert ended.stdout.startswith("`python ")  # the usage of this command
+    assert ended.stdout.startswith("`keras-reid ")  # the usage of this command
     assert re.search(r"^  --(data_dir|gallery):", ended.stdout, re.MULTILINE)
 
 

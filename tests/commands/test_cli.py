@@ -340,7 +340,7 @@ def test_error_message_is_red_only_on_terminal(monkeypatch: pytest.MonkeyPatch) 
     ):
         monkeypatch.setenv("NO_COLOR", no_color)
         monkeypatch.setattr(sys, "stderr", stream)
-        options._print_error("why")
+        options.print_error("why")
         assert ("\033[31m" in stream.getvalue()) == red
         assert stream.getvalue().endswith(" why\n")
 
