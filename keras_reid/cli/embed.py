@@ -33,7 +33,8 @@ class EmbedOptions(ModelOptions):
         topic="data",
     )
     out: str | None = option(
-        "Folder for Parquet files: a new one, or that of the same command, which continues there.",
+        "Folder for Parquet files: a new one, or that of the same command, which continues there "
+        "also with --overwrite.",
         topic="output",
     )
     shard_size: int = option("Number of images per file.", 8192, least=1)
@@ -67,6 +68,7 @@ def embed(options: EmbedOptions) -> "scale.Shards":
         options.engine,
         options.workers,
         progress("embedding"),
+        options.overwrite,
         **options.loading,
     )
     failed, total = shards.failed, len(shards)

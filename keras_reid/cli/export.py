@@ -35,7 +35,11 @@ class ExportOptions(FeatureOptions, RunOptions):
         topic="output",
     )
     name: str | None = option("Name of the served model. Default: name of the run folder or model.")
-    version: int | None = option("Version number. Default: the next free number.", least=1)
+    version: int | None = option(
+        "Version number: a new one, or with --overwrite an existing one. Default: the next free "
+        "number.",
+        least=1,
+    )
     format: str = option(
         "Format: saved_model for TensorFlow Serving; onnx, litert and openvino need the extra of "
         "that name.",
@@ -156,6 +160,7 @@ def _export(options: ExportOptions, dataset: data.ReidDataset) -> Path:
         quantization=options.quantization,
         calibration=_calibration(options, model, images),
         about=about,
+        overwrite=options.overwrite,
         check=partial(_check, options, model, dataset, images),
     )
 

@@ -253,7 +253,7 @@ def _exit_closed_pipe() -> NoReturn:
 
 def _with_flag(error: InputError, values: Any) -> str:
     """Return the message of an error with the flag in place of the argument."""
-    message, name = str(error), error.argument
+    message, name = str(error).replace("`overwrite`", "--overwrite"), error.argument
     if name is None or name not in values:
         return message
     argument = f"`{name}`"

@@ -134,7 +134,7 @@ def search(options: SearchOptions) -> SearchOutput:
             f"--html writes the page of a query, got {name}. Omit it.",
         ),
     )
-    check_outputs(html=options.html)
+    check_outputs(options.overwrite, html=options.html)
     options.limits  # noqa: B018  raises for invalid limits before images are embedded
     if name in ("query", "list", "remove", "stats", "calibrate"):
         gallery.check_exists(options.uri)
@@ -209,7 +209,7 @@ def _show(
     if options.html:
         description = {"described": bool(options.description)}
         pages = [{**r.to_dict(), "answer": r.text, **description} for r in results]
-        with new_file(options.html) as file:
+        with new_file(options.html, options.overwrite) as file:
             file.write_text(visualize.search_page(pages), encoding="utf-8")
     return results
 

@@ -80,7 +80,7 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     else:
         run = runs.default(str(options.dataset), str(options.recipe), settings)
     try:
-        run.check(settings)
+        run.check(settings, options.overwrite)
         _train(Job(options, recipe, dataset, table, run, settings))
     finally:
         run.release()
@@ -142,6 +142,8 @@ def _fit(
     from keras_reid.training import fitting
 
     options, run = job.options, job.run
+    if options.overwrite and plan.replicas.is_chief:
+        run.clear(job.settings)  # after all models are loaded, which may be those of the run
     before = _scored_before(options, evaluation, members[0])
     say(f"run folder:      {run.directory}")
     retrieval = isinstance(evaluation, training.RetrievalEvaluation)

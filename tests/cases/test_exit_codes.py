@@ -96,7 +96,7 @@ def test_help_lists_flags_under_their_topics() -> None:
     assert [*topics] == ["flags", "data", "model", "evaluation", "output"]
     assert "protocol" in topics["evaluation"]
     assert {"dataset", "features"} < {*topics["data"]}
-    assert topics["output"] == ["out", "report", "save_features"]
+    assert topics["output"] == ["overwrite", "out", "report", "save_features"]
     assert sum(map(len, topics.values())) == len(evaluate.run.fields)
     text = " ".join("\n".join(lines).split())
     assert text.count("One of none, k_reciprocal, average_query_expansion") == 1
