@@ -84,18 +84,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
-    entry_points={
-        "console_scripts": [
-            "keras-reid-train = keras_reid.cli.train:run",
-            "keras-reid-evaluate = keras_reid.cli.evaluate:run",
-            "keras-reid-cluster = keras_reid.cli.cluster:run",
-            "keras-reid-embed = keras_reid.cli.embed:run",
-            "keras-reid-demo = keras_reid.demo.__main__:run",
-            "keras-reid-export = keras_reid.cli.export:run",
-            "keras-reid-search = keras_reid.cli.search:run",
-            "keras-reid-track = keras_reid.cli.track:run",
-        ]
-    },
+    entry_points={"console_scripts": ["keras-reid = keras_reid.__main__:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Developers",

@@ -2549,9 +2549,30 @@ BREAKS = (
     Break(
         "folder is written into a folder with files",
         "keras_reid/io/writing.py",
-        "not path.is_dir() or any(path.iterdir())",
-        "not path.is_dir()",
+        "    if others:\n        raise",
+        "    if others and not path.is_dir():\n        raise",
         "unit/test_io.py::test_new_folder_existing_files_raises",
+    ),
+    Break(
+        "folder with other files is replaced",
+        "keras_reid/io/writing.py",
+        "if not any(fnmatch(name, one) for one in replaceable)",
+        "if not replaceable",
+        "unit/test_io.py::test_new_folder_other_entries_than_replaceable_raise",
+    ),
+    Break(
+        "failed replacement of a folder removes it",
+        "keras_reid/io/writing.py",
+        "        os.replace(old, path)\n        raise",
+        "        raise",
+        "unit/test_io.py::test_new_folder_failed_rename_keeps_old_folder",
+    ),
+    Break(
+        "unknown command exits with 1",
+        "keras_reid/__main__.py",
+        "sys.exit(2)",
+        "sys.exit(1)",
+        "commands/test_program.py::test_program_unknown_command_exits_with_2",
     ),
     Break(
         "pair verifier decodes an image once per pair",

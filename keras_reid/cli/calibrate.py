@@ -1,4 +1,4 @@
-"""`python search.py calibrate`: adapt match probabilities to a gallery."""
+"""`keras-reid search calibrate`: adapt match probabilities to a gallery."""
 
 from keras_reid import data, evaluation, gallery
 from keras_reid.cli.common import GalleryOptions

@@ -1,4 +1,4 @@
-"""`python cluster.py --images=DIR --out=DIR`: group images by person.
+"""`keras-reid cluster --images=DIR --out=DIR`: group images by person.
 
 The embedder is --model, by default the pretrained model.
 """
@@ -21,10 +21,11 @@ from keras_reid.cli.terminal import check_outputs, check_picture, progress, say
 from keras_reid.errors import counted
 from keras_reid.evaluation.clusters import METHODS
 from keras_reid.evaluation.labels import unlabeled
-from keras_reid.io import new_file, new_folder
+from keras_reid.io import check_replaceable, new_file, new_folder
 
 PAIRS = "1:1 at FAR 0.0001", "1:1 at FAR 0.01"  # thresholds of almost certain and possible pairs
 MANY = 4  # times the images of a median group; more neighbors are mostly of other persons
+FOLDERS = ("person_*", "unassigned")  # names in a folder of groups
 LARGEST = 0.2  # fraction of the images; a larger group is suspicious
 Labels = tuple[np.ndarray, np.ndarray]  # identities (m,), and a mask (n,) of their images
 
@@ -89,7 +90,10 @@ def cluster(options: ClusterOptions) -> ClusterResult:
     Raises:
         InputError: incompatible options, outputs that exist, or no images.
     """
-    check_outputs(out=options.out, csv=options.csv, contact_sheet=options.contact_sheet)
+    outputs = {"out": options.out, "csv": options.csv, "contact_sheet": options.contact_sheet}
+    check_outputs(options.overwrite, **outputs)
+    if options.out and options.overwrite:
+        check_replaceable(options.out, FOLDERS)  # before images are embedded
     check_picture(contact_sheet=options.contact_sheet)
     files, sources = options.features, (options.images, options.dataset, options.features)
     pictures = "--features has no images for --out and --contact_sheet. Write a --csv."
@@ -123,14 +127,14 @@ def _write(
 ) -> None:
     """Write the outputs and print their paths."""
     if options.out and path is not None:
-        _write_folders(path, person, Path(options.out))
+        _write_folders(path, person, Path(options.out), options.overwrite)
         say(f"folders: {options.out}")
     if options.csv:
-        _write_csv(path, person, Path(options.csv))
+        _write_csv(path, person, Path(options.csv), options.overwrite)
         say(f"table: {options.csv}")
     if options.contact_sheet:
         sheet = visualize.draw_groups(path, person, features)
-        with new_file(options.contact_sheet) as file:
+        with new_file(options.contact_sheet, options.overwrite) as file:
             sheet.save(file)
         say(f"contact sheet: {options.contact_sheet}")
 
@@ -203,18 +207,21 @@ def _name(person: int) -> str:
     return "unassigned" if person < 0 else f"person_{person + 1:04d}"
 
 
-def _write_folders(path: np.ndarray, person: np.ndarray, root: Path) -> None:
+def _write_folders(path: np.ndarray, person: np.ndarray, root: Path, overwrite: bool) -> None:
     """Copy images as `ROW_NAME`, because files in several folders may have one name."""
-    with new_folder(root) as staged:
+    with new_folder(root, FOLDERS if overwrite else ()) as staged:
         for row, (file, number) in enumerate(zip(path.tolist(), person.tolist(), strict=True)):
             folder = staged / _name(number)
             folder.mkdir(exist_ok=True)
             shutil.copyfile(file, folder / f"{row:06d}_{Path(file).name}")
 
 
-def _write_csv(path: np.ndarray | None, person: np.ndarray, file: Path) -> None:
+def _write_csv(path: np.ndarray | None, person: np.ndarray, file: Path, overwrite: bool) -> None:
     rows = range(len(person)) if path is None else path.tolist()
-    with new_file(file) as partial, partial.open("w", newline="", encoding="utf-8") as out:
+    with (
+        new_file(file, overwrite) as partial,
+        partial.open("w", newline="", encoding="utf-8") as out,
+    ):
         table = csv.writer(out)
         table.writerow(("row" if path is None else "path", "person"))
         table.writerows(zip(rows, map(_name, person.tolist()), strict=True))

@@ -51,6 +51,7 @@ class DataOptions:
         "training run, else market1501.",
         topic="evaluation",
     )
+    overwrite: bool = option("Replacement of outputs that exist.", False, topic="output")
     embed_batch_size: int = option("Number of images embedded at a time.", 16, least=1, most=2**14)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""`python embed.py --images=DIR --out=DIR`: embeddings of any number of images, in Parquet files.
+"""`keras-reid embed --images=DIR --out=DIR`: embeddings of any number of images, in Parquet files.
 
 The embedder is --model, by default the pretrained model. Repeat the same command after an
 interruption, or to embed new and changed images. Several processes can run it at the same time and
@@ -33,7 +33,8 @@ class EmbedOptions(ModelOptions):
         topic="data",
     )
     out: str | None = option(
-        "Folder for Parquet files: a new one, or that of the same command, which continues there.",
+        "Folder for Parquet files: a new one, or that of the same command, which continues there "
+        "also with --overwrite.",
         topic="output",
     )
     shard_size: int = option("Number of images per file.", 8192, least=1)
@@ -66,6 +67,7 @@ def embed(options: EmbedOptions) -> "scale.Shards":
         options.engine,
         options.workers,
         progress("embedding"),
+        options.overwrite,
         **options.loading,
     )
     failed, total = shards.failed, len(shards)

@@ -1,4 +1,4 @@
-"""`python search.py enrol DIR|CSV`: add persons to a gallery."""
+"""`keras-reid search enrol DIR|CSV`: add persons to a gallery."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace

@@ -1,8 +1,8 @@
-"""`python evaluate.py --model=MODEL --dataset=NAME --data_dir=DIR`: score an embedder.
+"""`keras-reid evaluate --model=MODEL --dataset=NAME --data_dir=DIR`: score an embedder.
 
 The default is the pretrained model.
 
-`python evaluate.py --features=QUERY.npz,GALLERY.npz` scores features of any framework.
+`keras-reid evaluate --features=QUERY.npz,GALLERY.npz` scores features of any framework.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import check_outputs, progress, say, write_json
 from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.evaluation import StoredFeatures
-from keras_reid.io import new_folder
+from keras_reid.io import check_replaceable, new_folder
 
 PROBABILITIES = "attribute_probabilities"
 Sides = tuple[StoredFeatures, StoredFeatures]
@@ -46,14 +46,17 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
     Raises:
         InputError: incompatible options, or a data set that has no query and gallery images.
     """
-    check_outputs(out=options.out, save_features=options.save_features, report=options.report)
+    outputs = {"out": options.out, "report": options.report, "save_features": options.save_features}
+    check_outputs(options.overwrite, **outputs)
+    if (place := options.save_features) and not evaluation.holds_both_sides(place):
+        check_replaceable(place, _files(options))
     if options.report:
         checks.installed("matplotlib", "plots")
     begin = time.perf_counter()
     sides, protocol = _stored(options) if options.features else _embedded(options)
     seconds = {} if options.features else {"embedded": time.perf_counter() - begin}
     if options.save_features:
-        _save(options.save_features, sides)
+        _save(options, options.save_features, sides)
     rows = _rows(options, sides, protocol.name)
     begin = time.perf_counter()
     result = _ranked(options, rows, sides, protocol)
@@ -68,7 +71,7 @@ def evaluate(options: EvaluateOptions) -> EvaluateResult:
     if verification:
         values["verification"] = verification.to_dict()
     if options.out:
-        write_json(options.out, values)
+        write_json(options.out, values, options.overwrite)
     if options.report and verification:
         results = {"ranking": result}
         if plain is not rows:
@@ -110,11 +113,16 @@ def _intervals(result: evaluation.RankingResult) -> dict[str, Any]:
     return {"intervals": {name: list(ends) for name, ends in intervals.items()}}
 
 
-def _save(place: str, sides: Sides) -> None:
+def _files(options: EvaluateOptions) -> tuple[str, ...]:
+    """Return the names in the folder of --save_features, if it may be replaced."""
+    return ("query.npz", "gallery.npz") if options.overwrite else ()
+
+
+def _save(options: EvaluateOptions, place: str, sides: Sides) -> None:
     if evaluation.holds_both_sides(place):
-        evaluation.save_matlab(place, *sides)
+        evaluation.save_matlab(place, *sides, options.overwrite)
         return
-    with new_folder(place) as staged:
+    with new_folder(place, _files(options)) as staged:
         for part, side in zip(("query", "gallery"), sides, strict=True):
             file = staged / f"{part}.npz"
             evaluation.save_features(file, side.features, side.identity, side.camera)

@@ -1,4 +1,4 @@
-"""`python export.py --model=RUN`: a model for TensorFlow Serving and others, checked on images.
+"""`keras-reid export --model=RUN`: a model for TensorFlow Serving and others, checked on images.
 
 The default is the pretrained model, checked on synthetic pedestrians unless a data set is given.
 The command compares embeddings, mAP and rank-1 of the export with those of the model. If they
@@ -36,7 +36,11 @@ class ExportOptions(FeatureOptions, RunOptions):
         topic="output",
     )
     name: str | None = option("Name of the served model. Default: name of the run folder or model.")
-    version: int | None = option("Version number. Default: the next free number.", least=1)
+    version: int | None = option(
+        "Version number: a new one, or with --overwrite an existing one. Default: the next free "
+        "number.",
+        least=1,
+    )
     format: str = option(
         "Format: saved_model for TensorFlow Serving; onnx, litert and openvino need the extra of "
         "that name.",
@@ -110,7 +114,7 @@ def export(options: ExportOptions) -> Path:
         say(f"serve it: {command} --model_base_path={folder}")
         say("several models, batching and clients: docs/serving.md")
     else:
-        say(f"next: python search.py --model={version} verify FIRST.jpg SECOND.jpg")
+        say(f"next: keras-reid search verify FIRST.jpg SECOND.jpg --model={version}")
     return version
 
 
@@ -157,6 +161,7 @@ def _export(options: ExportOptions, dataset: data.ReidDataset) -> Path:
         quantization=options.quantization,
         calibration=_calibration(options, model, images),
         about=about,
+        overwrite=options.overwrite,
         check=partial(_check, options, model, dataset, images),
     )
 

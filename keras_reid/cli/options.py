@@ -111,7 +111,7 @@ class Command:
         options: dataclass of `option`s.
         shown: names of the flags in --help; --helpfull lists all.
         settings: further flags; those with a value are the dict `settings` of the options.
-        words: allow arguments that are not flags, as `words` of the options.
+        words: subcommands. Arguments that are not flags become `words` of the options.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Command:
         options: type,
         *shown: str,
         settings: Fields = (),
-        words: bool = False,
+        words: Sequence[str] = (),
     ) -> None:
         self.act = act
         self.options = options
@@ -160,7 +160,7 @@ class Command:
             sys.stdout.reconfigure(errors="replace")
         arguments = {one.name: values[one.name].value for one in self.fields}
         if argv[1:] and not self.words:
-            _print_error(f"Flags start with --, got {' '.join(argv[1:])}.")
+            print_error(f"Flags start with --, got {' '.join(argv[1:])}.")
             sys.exit(2)
         try:
             _check_numbers(arguments)
@@ -173,15 +173,15 @@ class Command:
             _check_backend()
             self.act(options)
         except InputError as error:
-            _print_error(_with_flag(error, values))
+            print_error(_with_flag(error, values))
             sys.exit(1)
         except BrokenPipeError:
             _exit_closed_pipe()
         except UnicodeEncodeError as error:  # a file name, in TensorFlow or Arrow
-            _print_error(f"{printable(error.object)} must be UTF-8. Choose another name.")
+            print_error(f"{printable(error.object)} must be UTF-8. Choose another name.")
             sys.exit(1)
         except (OSError, MemoryError) as error:
-            _print_error(_system_message(error))
+            print_error(_system_message(error))
             sys.exit(1)
         except KeyboardInterrupt:
             print("\nInterrupted. The same command resumes.", file=sys.stderr)
@@ -193,13 +193,10 @@ class Command:
         define(self.fields)
         logging.set_verbosity(logging.WARNING)
         argv = [sys.argv[0], *map(_with_underscores, sys.argv[1:])]
-        try:
-            if wanted := HELP & {word.lstrip("-") for word in argv if word.startswith("-")}:
-                print(self.help_text("helpfull" in wanted), flush=True)
-                sys.exit(0)
-            app.run(self.main, argv, flags_parser=parsed)
-        except BrokenPipeError:  # the help was piped
-            _exit_closed_pipe()
+        if wanted := HELP & {word.lstrip("-") for word in argv if word.startswith("-")}:
+            print_text(self.help_text("helpfull" in wanted))
+            sys.exit(0)
+        app.run(self.main, argv, flags_parser=parsed)
 
 
 def _flag_help(one: dataclasses.Field[Any]) -> str:
@@ -230,7 +227,7 @@ def parsed(argv: list[str], values: flags.FlagValues = FLAGS) -> list[str]:
         for old, new in RENAMED_VALUES.items():
             if text.startswith(f"flag --{old}:"):
                 text = f"--{old} is now called --{new}."
-        _print_error(printable(f"{text} --helpfull lists all flags."))
+        print_error(printable(f"{text} --helpfull lists all flags."))
         sys.exit(2 if unknown else 1)
 
 
@@ -238,6 +235,14 @@ def _with_underscores(argument: str) -> str:
     """Return `--data_dir=x-y` for `--data-dir=x-y`, and other arguments unchanged."""
     match = FLAG.fullmatch(argument)
     return match[1] + match[2].replace("-", "_") + (match[3] or "") if match else argument
+
+
+def print_text(text: str) -> None:
+    """Print a text; exit with 1 if the reader of a pipe closes it."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _exit_closed_pipe()
 
 
 def _exit_closed_pipe() -> NoReturn:
@@ -248,7 +253,7 @@ def _exit_closed_pipe() -> NoReturn:
 
 def _with_flag(error: InputError, values: Any) -> str:
     """Return the message of an error with the flag in place of the argument."""
-    message, name = str(error), error.argument
+    message, name = str(error).replace("`overwrite`", "--overwrite"), error.argument
     if name is None or name not in values:
         return message
     argument = f"`{name}`"
@@ -257,7 +262,7 @@ def _with_flag(error: InputError, values: Any) -> str:
     return f"{message} (--{name})"
 
 
-def _print_error(text: str) -> None:
+def print_error(text: str) -> None:
     """Print an error on stderr; the prefix is red on a terminal, unless NO_COLOR is set."""
     red = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     word = "\033[31merror:\033[0m" if red else "error:"

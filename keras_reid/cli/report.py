@@ -59,7 +59,7 @@ def write(
         history=read_history(history) if history and history.exists() else (),
         speed=_speed(seconds, rows.shape[0], sum(rows.shape)),
     )
-    with new_file(str(options.report)) as new:
+    with new_file(str(options.report), options.overwrite) as new:
         new.write_text(visualize.report_page(report), encoding="utf-8")
     say(f"report: {options.report}")
 

@@ -1,4 +1,4 @@
-"""`python search.py --gallery=people.db SUBCOMMAND`: enrol persons, and find them in images.
+"""`keras-reid search SUBCOMMAND --gallery=people.db`: enrol persons, and find them in images.
 
 Subcommands use the model --model, by default the pretrained one. All but verify need --gallery.
 
@@ -134,7 +134,7 @@ def search(options: SearchOptions) -> SearchOutput:
             f"--html writes the page of a query, got {name}. Omit it.",
         ),
     )
-    check_outputs(html=options.html)
+    check_outputs(options.overwrite, html=options.html)
     options.limits  # noqa: B018  raises for invalid limits before images are embedded
     if name in ("query", "list", "remove", "stats", "calibrate"):
         gallery.check_exists(options.uri)
@@ -210,7 +210,7 @@ def _show(
     if options.html:
         description = {"described": bool(options.description)}
         pages = [{**r.to_dict(), "answer": r.text, **description} for r in results]
-        with new_file(options.html) as file:
+        with new_file(options.html, options.overwrite) as file:
             file.write_text(visualize.search_page(pages), encoding="utf-8")
     return results
 
@@ -285,4 +285,4 @@ COMMANDS: dict[str, tuple[Callable[[SearchOptions, list[str]], SearchOutput], ra
 }
 
 SHOWN = "model gallery match_probability top_k cameras after before html output"
-run = Command(search, SearchOptions, SHOWN, words=True)
+run = Command(search, SearchOptions, SHOWN, words=tuple(COMMANDS))

@@ -33,9 +33,9 @@ def say_json(value: Any) -> None:
     say(text)
 
 
-def write_json(file: str, values: Any) -> None:
-    """Write values to a new JSON file and print its path."""
-    with new_file(file) as new:
+def write_json(file: str, values: Any, overwrite: bool = False) -> None:
+    """Write values to a JSON file and print its path."""
+    with new_file(file, overwrite) as new:
         new.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     say(f"scores: {file}")
 
@@ -78,10 +78,10 @@ def check_picture(**outputs: str | None) -> None:
             raise invalid(name, f"a path that ends in {', '.join(SUFFIXES)}", file)
 
 
-def check_outputs(**outputs: str | None) -> None:
-    """Raise for an output file, by its flag, that exists or cannot be written."""
+def check_outputs(overwrite: bool = False, **outputs: str | None) -> None:
+    """Raise for an output, by its flag, that exists without `overwrite` or cannot be written."""
     for name, file in outputs.items():
-        if file and os.path.lexists(file):
-            raise invalid(name, "a new path", file, "Choose another path.")
+        if file and os.path.lexists(file) and not overwrite:
+            raise invalid(name, "a new path", file, "Choose another path, or set `overwrite`.")
         if file:
             check_writable(file)

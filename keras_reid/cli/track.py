@@ -1,4 +1,4 @@
-"""`python track.py --video=VIDEO --detections=det.txt --out=tracks.txt`: tracks of persons.
+"""`keras-reid track --video=VIDEO --detections=det.txt --out=tracks.txt`: tracks of persons.
 
 The embedder is --model, by default the pretrained model. Detections become tracklets by appearance
 and motion. --ground_truth scores them, --annotated draws them, and --gallery identifies persons
@@ -130,12 +130,16 @@ def track(options: TrackOptions) -> TrackResult:
 def _check_outputs(options: TrackOptions, video: data.Video) -> None:
     """Raise for outputs that exist or cannot be written, and for an unreadable video."""
     check_outputs(
+        options.overwrite,
         out=options.out,
         annotated=options.annotated,
         timeline=options.timeline,
         scores=options.scores,
     )
     check_picture(timeline=options.timeline)
+    if options.annotated:
+        same = Path(options.annotated).resolve() == Path(str(options.video)).resolve()
+        reject((same, "--annotated must differ from --video."))
     size = video.size
     if options.annotated:
         visualize.check_video(options.annotated, size)
@@ -158,23 +162,24 @@ def _write(
     """Write the outputs and print the scores."""
     if options.annotated:
         rate = _rate(options, video)
-        visualize.write_tracks(options.annotated, video, result, result.names, rate)
+        names, overwrite = result.names, options.overwrite
+        visualize.write_tracks(options.annotated, video, result, names, rate, overwrite)
         say(f"annotated video: {options.annotated}")
     if options.out:
-        write_mot(result, options.out)
+        write_mot(result, options.out, options.overwrite)
         say(f"tracks: {options.out}")
     if options.timeline:
         persons: dict[Any, list[tuple[float, float]]] = {}
         for number, span in _spans(options, result, seconds).items():
             persons.setdefault(result.names.get(number, number), []).append(span)
         picture = visualize.draw_timeline(persons)
-        with new_file(options.timeline) as file:
+        with new_file(options.timeline, options.overwrite) as file:
             picture.save(file)
         say(f"timeline: {options.timeline}")
     if result.scores is not None:
         say(str(result.scores))
         if options.scores:
-            write_json(options.scores, vars(result.scores))
+            write_json(options.scores, vars(result.scores), options.overwrite)
 
 
 def _benchmark(options: TrackOptions) -> str:

@@ -1,4 +1,4 @@
-"""`python train.py`: from a data set to a run folder with a trained, scored model.
+"""`keras-reid train`: from a data set to a run folder with a trained, scored model.
 
 Without flags it generates images of synthetic pedestrians and trains a small embedder on them.
 Every value of the recipe is a flag; see `keras_reid.training.recipe`.
@@ -89,7 +89,7 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
         name = "-".join(settings.get("sources", [str(options.dataset)]))
         run = runs.default(name, str(options.recipe), settings)
     try:
-        run.check(settings)
+        run.check(settings, options.overwrite)
         _train(Job(options, recipe, dataset, tests, table, run, settings))
     finally:
         run.release()
@@ -154,6 +154,8 @@ def _fit(
     from keras_reid.training import fitting
 
     options, run = job.options, job.run
+    if options.overwrite and plan.replicas.is_chief:
+        run.clear(job.settings)  # after all models are loaded, which may be those of the run
     before = scores.before(members[0]) if scores and options.score_before else {}
     say(f"run folder:      {run.directory}")
     evaluation = scores.evaluation if scores else None
@@ -201,8 +203,8 @@ def _say_contents(run: runs.Run, members: "list[keras.Model]") -> None:
     for path, description in files.items():
         say(f"  {path:<15} {description}")
     pairs = models.is_pair_verifier(members[0])
-    command, last = ("search.py", " verify FIRST.jpg SECOND.jpg") if pairs else ("export.py", "")
-    say(f"next: python {command} --model={run.directory}{last}")
+    command = "search verify FIRST.jpg SECOND.jpg" if pairs else "export"
+    say(f"next: keras-reid {command} --model={run.directory}")
 
 
 def _members(plan: "training.Plan") -> "list[keras.Model]":

@@ -1,4 +1,4 @@
-"""`python search.py verify A B`: compare two images of persons."""
+"""`keras-reid search verify A B`: compare two images of persons."""
 
 from itertools import product
 from pathlib import Path

@@ -128,12 +128,13 @@ def _texts(line: str) -> list[str]:
     return text.split("," if "," in text else None)
 
 
-def write_mot(boxes: Boxes, table: StrPath) -> None:
-    """Write boxes to a new file.
+def write_mot(boxes: Boxes, table: StrPath, overwrite: bool = False) -> None:
+    """Write boxes to a file.
 
     Args:
         boxes: n boxes; `boxes.others` is left out.
         table: the file, in the ten columns of MOT15.
+        overwrite: replace an existing file.
 
     Raises:
         InputError: the file exists or cannot be written.
@@ -147,5 +148,5 @@ def write_mot(boxes: Boxes, table: StrPath) -> None:
         1,7,1.00,1.00,20.00,50.00,1,-1,-1,-1
     """
     columns = [boxes.frame, boxes.identity, np.add(boxes.box, (1, 1, 0, 0)), boxes.confidence]
-    with new_file(table) as file:
+    with new_file(table, overwrite) as file:
         np.savetxt(file, np.column_stack(columns), "%d,%d,%.2f,%.2f,%.2f,%.2f,%.4g,-1,-1,-1")

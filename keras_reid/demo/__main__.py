@@ -1,4 +1,4 @@
-"""`python -m keras_reid.demo --gallery=people.db`: a local web page that searches a gallery.
+"""`keras-reid demo --gallery=people.db`: a local web page that searches a gallery.
 
 `search.py enrol` fills the gallery. The embedder is --model, by default the pretrained model.
 """
@@ -19,7 +19,7 @@ from keras_reid.cli.terminal import say
 class DemoOptions(GalleryOptions):
     """Options of `demo`: the gallery, and the address of the page."""
 
-    unused: ClassVar[str] = "dataset protocol"
+    unused: ClassVar[str] = "dataset protocol overwrite"
 
     images: str | None = option(
         "Folder of images to choose from, in addition to uploads.", topic="data"

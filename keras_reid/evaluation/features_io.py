@@ -155,7 +155,10 @@ def save_features(
 
 
 def save_matlab(
-    path: str | os.PathLike[str], query: StoredFeatures, gallery: StoredFeatures
+    path: str | os.PathLike[str],
+    query: StoredFeatures,
+    gallery: StoredFeatures,
+    overwrite: bool = False,
 ) -> None:
     """Write embeddings as `FILE.mat` with the arrays of `pytorch_result.mat`, see `load_features`.
 
@@ -163,6 +166,7 @@ def save_matlab(
         path: new file.
         query: embeddings and labels of the query images.
         gallery: embeddings and labels of the gallery images.
+        overwrite: replace an existing file.
 
     Raises:
         InputError: the file exists, or an array has 4 GiB or more.
@@ -185,5 +189,5 @@ def save_matlab(
         if array is not None
     }
     rule = "have arrays below 4 GiB"
-    with new_file(path) as partial, parsing(path, rule, "Save .npz files.", ValueError):
+    with new_file(path, overwrite) as partial, parsing(path, rule, "Save .npz files.", ValueError):
         savemat(partial, arrays, appendmat=False)

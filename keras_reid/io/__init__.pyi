@@ -16,6 +16,7 @@ from .tables import table_path as table_path
 from .tables import write_table as write_table
 from .writing import PRIVATE as PRIVATE
 from .writing import Busy as Busy
+from .writing import check_replaceable as check_replaceable
 from .writing import check_room as check_room
 from .writing import check_writable as check_writable
 from .writing import drop_leftovers as drop_leftovers

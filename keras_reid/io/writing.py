@@ -9,12 +9,13 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from secrets import token_hex
 
-from keras_reid.errors import InputError, first_line, invalid_file
+from keras_reid.errors import InputError, first_line, invalid_file, name_some
 from keras_reid.names import StrPath, expanded
 
 PUBLIC, PRIVATE = 0o666, 0o600  # modes of new files, before the umask
@@ -31,13 +32,17 @@ class Busy(InputError):
     """Error: another process holds the lock."""
 
 
-def new_file(path: StrPath) -> AbstractContextManager[Path]:
+def new_file(path: StrPath, overwrite: bool = False) -> AbstractContextManager[Path]:
     """Return a context that yields a temporary path and renames it to `path` at its end.
 
+    Args:
+        path: the file.
+        overwrite: replace an existing file.
+
     Raises:
-        InputError: `path` exists, or cannot be written.
+        InputError: `path` exists without `overwrite`, or cannot be written.
     """
-    return _staged(path, PUBLIC, _publish_new)
+    return _staged(path, PUBLIC, os.replace if overwrite else _publish_new)
 
 
 def replaced_file(path: StrPath, mode: int = PUBLIC) -> AbstractContextManager[Path]:
@@ -49,13 +54,22 @@ def replaced_file(path: StrPath, mode: int = PUBLIC) -> AbstractContextManager[P
     return _staged(path, mode)
 
 
-def new_folder(path: StrPath) -> AbstractContextManager[Path]:
+@contextmanager
+def new_folder(path: StrPath, replaceable: Sequence[str] = ()) -> Iterator[Path]:
     """Return a context that yields a temporary folder and renames it to `path` at its end.
 
+    Args:
+        path: the folder.
+        replaceable: patterns of names, such as "person_*". An existing folder is replaced if all
+            names in it match, so that a wrong path does not erase other files.
+
     Raises:
-        InputError: `path` exists and is not an empty folder, or cannot be written.
+        InputError: `path` exists and is not a folder, has other entries, or cannot be written.
     """
-    return _staged(path, None)
+    path = expanded(path)
+    check_replaceable(path, replaceable)
+    with _staged(path, None, _publish_folder if replaceable else os.replace) as staged:
+        yield staged
 
 
 @contextmanager
@@ -98,6 +112,21 @@ def check_writable(path: StrPath) -> None:
         raise invalid_file(path, "be writable", received, "Choose another path.")
 
 
+def check_replaceable(path: StrPath, replaceable: Sequence[str] = ()) -> None:
+    """Raise `InputError` for a path that `new_folder` with these patterns does not write to."""
+    path = expanded(path)
+    with writing(path, path.name):
+        if not path.exists():
+            return
+        entries = [entry.name for entry in path.iterdir()] if path.is_dir() else ["a file"]
+    others = [name for name in entries if not any(fnmatch(name, one) for one in replaceable)]
+    if others and replaceable:
+        rule = f"be a new or empty folder, or have only {', '.join(replaceable)}"
+        raise invalid_file(path, rule, name_some(others), "Choose another path.")
+    if others:
+        raise invalid_file(path, "be a new or empty folder", "other files", "Choose another path.")
+
+
 def check_room(path: StrPath, size: int) -> None:
     """Raise `InputError` if the disk is too full for `size` bytes; HDF5 would end the process."""
     path = expanded(path)
@@ -133,9 +162,6 @@ def _staged(path: StrPath, mode: int | None, publish: Publish = os.replace) -> I
     name = f".{HOST}-{os.getpid()}-{WRITER}-{token_hex(4)}-{path.name[-LONGEST_NAME:]}"
     staged = path.with_name(name)
     with writing(path, name):
-        if mode is None and path.exists() and (not path.is_dir() or any(path.iterdir())):
-            fix = "Choose another path."
-            raise invalid_file(path, "be a new or empty folder", "other files", fix)
         path.parent.mkdir(parents=True, exist_ok=True)
         drop_leftovers(path)
         try:
@@ -159,6 +185,21 @@ def _publish_new(staged: Path, path: Path) -> None:
         if os.path.lexists(path):
             raise invalid_file(path, "be a new path", "a file", "Choose another path.") from None
         os.replace(staged, path)
+
+
+def _publish_folder(staged: Path, path: Path) -> None:
+    """Rename the folder; an existing one gets a temporary name, and is removed at the end."""
+    if not path.exists():
+        os.replace(staged, path)
+        return
+    old = staged.with_name(f"{staged.name[:-1]}~")
+    os.replace(path, old)
+    try:
+        os.replace(staged, path)
+    except OSError:
+        os.replace(old, path)
+        raise
+    _remove(old)
 
 
 @contextmanager

@@ -12,11 +12,15 @@ from keras_reid import checks
 from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.io import check_writable, locked, new_folder, replaced_file
 from keras_reid.scale.listing import ImageEntry
-from keras_reid.scale.shards import ABOUT, LISTING, Shards, arrow_package
+from keras_reid.scale.shards import ABOUT, CONTENTS, LISTING, Shards, arrow_package
 
 
 def create(
-    folder: Path, images: Iterable[ImageEntry], shard_size: int, about: Mapping[str, Any]
+    folder: Path,
+    images: Iterable[ImageEntry],
+    shard_size: int,
+    about: Mapping[str, Any],
+    overwrite: bool = False,
 ) -> Shards:
     """Return the folder with a new or updated listing.
 
@@ -25,6 +29,7 @@ def create(
         images: all images.
         shard_size: images of a shard.
         about: settings that are the same in all calls; `images` is a folder, table or pattern.
+        overwrite: replace a folder of earlier calls with other settings.
 
     Raises:
         InputError: a first call without images, a missing path, a folder with other files, or
@@ -37,11 +42,14 @@ def create(
     if not first and not (Shards.holds(folder) and os.path.exists(about["images"])):
         raise invalid("images", "at least one image", Shown("none"), "Check the path.")
     rows = itertools.chain(first, rows)
+    if overwrite:
+        with locked(folder.with_name(f".{folder.name}.lock"), wait=True):
+            if Shards.holds(folder) and Shards(folder).about != about:
+                _write(folder, _blocks(rows, shard_size), about, CONTENTS)
+                return Shards(folder)
     if not Shards.holds(folder):
         try:
-            with new_folder(folder) as staged:
-                _write_listing(_blocks(rows, shard_size), staged / LISTING)
-                (staged / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+            _write(folder, _blocks(rows, shard_size), about)
         except InputError:
             if not Shards.holds(folder):  # another process may have created it
                 raise
@@ -50,6 +58,18 @@ def create(
     with locked(folder / ".listing.lock", wait=True), replaced_file(folder / LISTING) as new:
         _write_listing(_updated(shards, rows, shard_size), new)
     return Shards(folder)
+
+
+def _write(
+    folder: Path,
+    blocks: Iterable[Sequence[ImageEntry]],
+    about: Mapping[str, Any],
+    replaceable: Sequence[str] = (),
+) -> None:
+    """Write a folder with a listing, and without embeddings."""
+    with new_folder(folder, replaceable) as staged:
+        _write_listing(blocks, staged / LISTING)
+        (staged / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 def _blocks(rows: Iterator[ImageEntry], size: int) -> Iterator[list[ImageEntry]]:
@@ -89,6 +109,6 @@ def _updated(
 
 def _same(shards: Shards, about: Mapping[str, Any]) -> Shards:
     for name, value in about.items():
-        fix = f"{shards.folder} has this value. Choose another folder."
+        fix = f"{shards.folder} has this value. Choose another folder, or set `overwrite`."
         checks.one_of([shards.about.get(name)], fix, **{name: value})
     return shards

@@ -39,6 +39,7 @@ def embed(
     engine: str = "local",
     workers: int | None = None,
     progress: Progress | None = None,
+    overwrite: bool = False,
     **options: Any,
 ) -> Shards:
     """Write L2-normalized embeddings of all images to Parquet files in the folder `out`.
@@ -63,6 +64,7 @@ def embed(
             and `out` at the same paths.
         workers: number of Ray processes, each with a model; None: one for each machine.
         progress: called with the numbers of processed and of all images.
+        overwrite: replace a folder of an earlier call with other images, model or settings.
         options: further arguments of `inference.load`.
 
     Raises:
@@ -85,7 +87,7 @@ def embed(
         "flip": worker.flip,
         "fingerprint": worker.fingerprint,
     }
-    shards = create(expanded(out).absolute(), listed(images), shard_size, about)
+    shards = create(expanded(out).absolute(), listed(images), shard_size, about, overwrite)
     report = progress or (lambda done, total: None)
     total = len(shards)
     pending = dict(enumerate(shards.sizes))

@@ -31,6 +31,7 @@ def export(
     calibration: np.ndarray | None = None,
     about: dict[str, Any] | None = None,
     check: Callable[[Path], None] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the exported model `directory/version/` and return its path.
 
@@ -50,7 +51,7 @@ def export(
     inputs, such as body points or tracklets, is exported as a SavedModel with `serving_default`
     only. Its arguments have the names and sizes of the model's inputs.
 
-    A version is written atomically and is never replaced.
+    A version is written atomically. A server that runs does not load a replaced version again.
 
     Args:
         model: model of `keras_reid.models.build`; its classifier is left out.
@@ -68,10 +69,12 @@ def export(
         about: JSON values for `export.json`, such as data set and scores.
         check: called with the complete folder before it is published. If it raises, nothing is
             left.
+        overwrite: replace an existing version.
 
     Raises:
-        InputError: the version exists, the folder cannot be created, the model is not an embedder,
-            the format or quantization is unknown, or a package is not installed.
+        InputError: the version exists without `overwrite`, the folder cannot be created, the model
+            is not an embedder, the format or quantization is unknown, or a package is not
+            installed.
 
     See the guide to serving (docs/serving.md) for servers and clients.
     """
@@ -100,7 +103,7 @@ def export(
         if check is not None:
             check(folder)
 
-    return new_version(directory, version, write)
+    return new_version(directory, version, write, overwrite)
 
 
 def _write_network(

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from keras_reid.errors import InputError
 from keras_reid.inference.runs import RETRAIN, TrainedRun
-from keras_reid.io import NUMBER, locked, read_json_lines, replaced_file
+from keras_reid.io import NUMBER, check_replaceable, locked, read_json_lines, replaced_file
 
 if TYPE_CHECKING:
     import keras
+
+# Names in a run folder.
+CONTENTS = ("flags.json", "metrics.json", "history.jsonl", "logs", "model*.keras", "backup-*", ".*")
 
 
 class Run(TrainedRun):
@@ -45,34 +49,48 @@ class Run(TrainedRun):
         """Return the file with the state of phase 1, 2, … of an unfinished training run."""
         return self.directory / f"backup-{phase}.weights.h5"
 
-    def check(self, flags: dict[str, Any]) -> None:
+    def check(self, flags: dict[str, Any], overwrite: bool = False) -> None:
         """Raise unless the folder is new, empty, or an unfinished run with the same flags.
 
         Args:
             flags: values for `flags.json`.
+            overwrite: accept any run, which `clear` removes.
 
         Raises:
             InputError: the folder has other files, other flags or a finished run.
         """
-        state = ""
+        state = self._conflict(flags)
+        if state and overwrite:
+            check_replaceable(self.directory, CONTENTS)
+        elif state:
+            raise InputError(
+                "`run` must be a new folder, or an unfinished run with the same flags, got "
+                f"{str(self.directory)!r} with {state}. Give another folder, or set `overwrite`.",
+                "run",
+            )
+
+    def clear(self, flags: dict[str, Any]) -> None:
+        """Remove the files of a finished run, or of a run with other flags."""
+        if self._conflict(flags):
+            check_replaceable(self.directory, CONTENTS)
+            for path in self._visible():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _conflict(self, flags: dict[str, Any]) -> str:
+        """Return the reason that a run with these flags cannot begin in the folder, or ""."""
         if self.finished:
-            state = "a finished run"
-        elif self.flags_file.exists():
+            return "a finished run"
+        if self.flags_file.exists():
             before = self.flags
             changed = [
                 f"{key} was {before.get(key)!r} and is now {flags.get(key)!r}"
                 for key in sorted({*before, *flags})
                 if before.get(key) != flags.get(key)
             ]
-            state = f"a run with other flags: {'; '.join(changed)}" if changed else ""
-        elif self.directory.exists() and (not self.directory.is_dir() or any(self._visible())):
-            state = "other files"
-        if state:
-            raise InputError(
-                "`run` must be a new folder, or an unfinished run with the same flags, got "
-                f"{str(self.directory)!r} with {state}. Give another folder.",
-                "run",
-            )
+            return f"a run with other flags: {'; '.join(changed)}" if changed else ""
+        if self.directory.exists() and (not self.directory.is_dir() or any(self._visible())):
+            return "other files"
+        return ""
 
     def _visible(self) -> list[Path]:
         """Return the files, without the temporary ones of killed processes."""

@@ -17,6 +17,7 @@ from keras_reid.io import new_file, new_folder
 from keras_reid.visualize.track_pictures import draw_tracks
 
 CODECS = {".avi": "MJPG", ".mp4": "mp4v"}
+FRAMES = ("[0-9]" * 6 + ".jpg",)  # names in a folder of frames
 TRAIL = 25  # frames
 
 
@@ -28,9 +29,14 @@ def check_video(path: str, size: tuple[int, int]) -> None:
 
 
 def write_tracks(
-    path: str, video: Video, tracks: Boxes, names: Mapping[int, str], rate: float
+    path: str,
+    video: Video,
+    tracks: Boxes,
+    names: Mapping[int, str],
+    rate: float,
+    overwrite: bool = False,
 ) -> None:
-    """Write a new video, or a new folder of frames, with the tracks.
+    """Write a video, or a folder of frames, with the tracks.
 
     Args:
         path: the file, `.avi` or `.mp4`, or else the folder.
@@ -38,18 +44,19 @@ def write_tracks(
         tracks: boxes with the numbers of tracks.
         names: names of tracks by number; other tracks are drawn with their number.
         rate: frames per second of the new video.
+        overwrite: replace an existing video, or a folder that this function wrote.
 
     Raises:
         InputError: a video that OpenCV cannot write, or with frames of several sizes.
     """
     pictures = enumerate(_pictures(video, tracks, names), start=1)
     if Path(path).suffix.lower() not in CODECS:
-        with new_folder(path) as folder:
+        with new_folder(path, FRAMES if overwrite else ()) as folder:
             for number, picture in pictures:
                 picture.save(folder / f"{number:06d}.jpg", quality=90)
         return
     size = video.size
-    with new_file(path) as file, _writer(file, rate, size) as writer:
+    with new_file(path, overwrite) as file, _writer(file, rate, size) as writer:
         for number, picture in pictures:
             if picture.size != size:  # OpenCV would leave the frame out
                 sizes = Shown(f"frame {number} of {picture.size} after {size}")

@@ -28,7 +28,7 @@ def test_help_exits_with_0(arguments: tuple[str, ...]) -> None:
     )
     assert ended.returncode == 0
     assert not ended.stderr
-    assert ended.stdout.startswith("`python ")  # the usage of this command
+    assert ended.stdout.startswith("`keras-reid ")  # the usage of this command
     assert re.search(r"^  --(data_dir|gallery):", ended.stdout, re.MULTILINE)
 
 
@@ -96,7 +96,7 @@ def test_help_lists_flags_under_their_topics() -> None:
     assert [*topics] == ["flags", "data", "model", "evaluation", "output"]
     assert "protocol" in topics["evaluation"]
     assert {"dataset", "features"} < {*topics["data"]}
-    assert topics["output"] == ["out", "report", "save_features"]
+    assert topics["output"] == ["overwrite", "out", "report", "save_features"]
     assert sum(map(len, topics.values())) == len(evaluate.run.fields)
     text = " ".join("\n".join(lines).split())
     assert text.count("One of none, k_reciprocal, average_query_expansion") == 1

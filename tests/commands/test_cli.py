@@ -67,7 +67,7 @@ def test_train_finished_run_exits_with_error(trained: Path, pedestrians: Path) -
     code, _, err = train(pedestrians, trained, act=within)
     assert code == 1
     assert "with a finished run" in err
-    assert err.endswith("Give another folder.\n")
+    assert err.endswith("Give another folder, or set --overwrite.\n")
     assert "Traceback" not in err
     assert (trained / "run/model.keras").read_bytes() == before
 
@@ -340,7 +340,7 @@ def test_error_message_is_red_only_on_terminal(monkeypatch: pytest.MonkeyPatch) 
     ):
         monkeypatch.setenv("NO_COLOR", no_color)
         monkeypatch.setattr(sys, "stderr", stream)
-        options._print_error("why")
+        options.print_error("why")
         assert ("\033[31m" in stream.getvalue()) == red
         assert stream.getvalue().endswith(" why\n")
 

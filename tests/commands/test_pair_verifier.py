@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = ("--dataset=market1501", "--data_dir=drawn")
     out = said("train.py", *drawn, *TINY, "--run=run", cwd=root)
     assert "after training:  AUC " in out
-    assert "next: python search.py --model=run verify FIRST.jpg SECOND.jpg" in out
+    assert "next: keras-reid search verify FIRST.jpg SECOND.jpg --model=run" in out
     gallery = data.load("market1501", str(root / "drawn")).gallery
     paths = gallery.path[~gallery.distractor]
     for name, image in (("one", paths[0]), ("other", paths[-1])):

@@ -1,7 +1,7 @@
 """Commands, flags, Python blocks and notebooks of the README and the docs."""
 
-import importlib
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -15,8 +15,8 @@ import notebooks
 import pytest
 from conftest import ROOT
 
-from keras_reid.cli import cluster, embed, evaluate, export, options, search, track, train
-from keras_reid.demo import __main__ as demo
+from keras_reid.__main__ import COMMANDS
+from keras_reid.cli import options
 from keras_reid.training import recipes
 
 PAGES = ["README.md", *(f"docs/{file.name}" for file in sorted((ROOT / "docs").glob("*.md")))]
@@ -49,36 +49,36 @@ def test_readme_test_command_matches_ci() -> None:
 def commands_of(page: str) -> list[list[str]]:
     """The words of each command of a page, continued lines joined and remarks left out."""
     text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = re.findall(r"^ {4}python (\w+\.py.*)$", text, re.MULTILINE)
-    return [shlex.split(line, comments=True) for line in lines]
+    lines = re.findall(r"^ {4}(?:keras-reid|python) (\w+(?:\.py)?(?: .*)?)$", text, re.MULTILINE)
+    words = (shlex.split(line, comments=True) for line in lines)
+    return [[command.removesuffix(".py"), *rest] for command, *rest in words]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_commands_parse_with_valid_options(page: str) -> None:
     """All flags are flags of that command, with valid values."""
-    for script, *words in commands_of(page):
-        assert (ROOT / script).is_file(), script
-        module = importlib.import_module(f"keras_reid.cli.{Path(script).stem}")
+    for name, *words in commands_of(page):
+        command = pkgutil.resolve_name(COMMANDS[name][0])
         values = absl.flags.FlagValues()
-        options.define(module.run.fields, values)
-        left = values([script, *words])[1:]
-        given = {field.name: values[field.name].value for field in module.run.fields}
-        if module.run.settings:
-            said = {field.name: given.pop(field.name) for field in module.run.settings}
+        options.define(command.fields, values)
+        left = values([name, *words])[1:]
+        given = {field.name: values[field.name].value for field in command.fields}
+        if command.settings:
+            said = {field.name: given.pop(field.name) for field in command.settings}
             recipe = recipes.get(given["recipe"] or "bot")
             recipe.replace(**{name: value for name, value in said.items() if value is not None})
-        if module.run.words:
+        if command.words:
             given["words"] = tuple(left)
         else:
             assert not left
-        module.run.options(**given)
+        command.options(**given)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_flags_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    commands = (cluster, demo, embed, evaluate, export, search, track, train)
-    fields = (field for command in commands for field in command.run.fields)
+    commands = (pkgutil.resolve_name(path) for path, _ in COMMANDS.values())
+    fields = (field for command in commands for field in command.fields)
     known = {field.name for field in fields} | {"help", "helpfull"} | OTHERS
     for line in re.findall(r"^.*(?:python (?:\w+/)\w+\.py).*$|^.*docker.*$", text, re.MULTILINE):
         text = text.replace(line, "")  # of tools and benchmarks, which have flags of their own

@@ -12,7 +12,7 @@ import pytest
 import keras_reid
 
 PACKAGE = Path(keras_reid.__file__).parent
-COMMANDS = {"cli", "demo"}
+COMMANDS = {"cli", "demo", "__main__.py"}
 LIBRARY = [file for file in PACKAGE.rglob("*.py") if not COMMANDS & {*file.parts}]
 ROOMS = [name for name in keras_reid.__all__ if inspect.ismodule(getattr(keras_reid, name))]
 

@@ -116,6 +116,54 @@ def test_new_folder_existing_files_raises(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "empty") == ["x"]
 
 
+def test_new_file_overwrite_replaces_existing_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+    write(new_file(path, overwrite=True), "new")
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_new_folder_replaceable_entries_are_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    for name in ("person_1", "person_2"):
+        (path / name).mkdir(parents=True)
+    with pytest.raises(Stop), new_folder(path, ("person_*",)):
+        raise Stop
+    assert {*os.listdir(path)} == {"person_1", "person_2"}
+    with new_folder(path, ("person_*",)) as partial:
+        (partial / "person_3").mkdir()
+    assert os.listdir(path) == ["person_3"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_new_folder_other_entries_than_replaceable_raise(tmp_path: Path) -> None:
+    for name in ("person_1", "holiday.jpg"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+    rule = r"out` must be a new or empty folder, or have only person_\*, got holiday\.jpg\. Choose"
+    with pytest.raises(InputError, match=rule), new_folder(tmp_path / "out", ("person_*",)):
+        raise Stop
+    assert {*os.listdir(tmp_path / "out")} == {"person_1", "holiday.jpg"}
+
+
+def test_new_folder_failed_rename_keeps_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, staged = os.replace, []
+
+    def fail(source: Path, target: Path) -> None:
+        if source in staged:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    (tmp_path / "out/person_1").mkdir(parents=True)
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(InputError), new_folder(tmp_path / "out", ("person_*",)) as partial:
+        staged.append(partial)
+    assert os.listdir(tmp_path / "out") == ["person_1"]
+    assert os.listdir(tmp_path) == ["out"]
+
+
 def test_new_file_and_folder_respect_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
