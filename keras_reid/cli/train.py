@@ -18,6 +18,7 @@ from keras_reid.cli.train_options import (
     dataset_of,
     recipe_flags,
     settings_of,
+    teacher_of,
     with_defaults,
 )
 from keras_reid.errors import InputError, counted
@@ -114,7 +115,7 @@ def _train(job: Job) -> None:
     assert images is not None
     if job.table is not None:
         images, schema = job.table.label(images), job.table.schema
-    plan = training.Plan.of(recipe, images, schema, replicas)
+    plan = training.Plan.of(recipe, images, schema, replicas, teacher_of(options, recipe))
     evaluation = _evaluation(options, dataset, recipe) if replicas.is_chief else None
 
     keras.utils.set_random_seed(options.seed)
@@ -125,6 +126,8 @@ def _train(job: Job) -> None:
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
     count = f"{counted(len(images), 'image')} of {counted(plan.num_identities, 'identity')}"
+    if unlabeled := images.unlabeled.sum():
+        count += f" and without identity ({unlabeled:,})"
     if images.has_tracklets:
         count += f" in {counted(len(images.tracklet_rows), 'tracklet')}"
     say(f"data set:        {dataset.name}, {count}")
@@ -160,6 +163,7 @@ def _fit(
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[*scores, *boards, *callbacks],
             data_service=options.data_service,
+            progress=progress("making views"),
         )
         if not plan.replicas.is_chief:
             say(f"trained; worker 0 writes and scores the model in {run.directory}")

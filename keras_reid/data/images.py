@@ -23,7 +23,7 @@ class PersonImages:
     Args:
         path: (n,) file names; a leading `~` is the home folder.
         identity: (n,) integer or text labels. Text is kept in Unicode NFC. 0 and −1 have no special
-            meaning.
+            meaning. The empty text marks an image without identity.
         camera: (n,) integer or text labels, or None if there are no cameras. Evaluation then
             compares every query with every gallery image.
         columns: further arrays (n, …) by name, which become labels of the batches. "keypoints"
@@ -120,7 +120,8 @@ class PersonImages:
         parts = [
             counted(len(self), "image"),
             *([counted(len(self._tracklets[0]), "tracklet")] if self.has_tracklets else []),
-            counted(len(np.unique(self.identity)), "identity"),
+            counted(len(self.classes()[0]), "identity"),
+            *([f"{self.unlabeled.sum()} without identity"] if self.unlabeled.any() else []),
             "no cameras" if self.camera is None else counted(cameras, "camera"),
         ]
         return f"PersonImages({', '.join(parts)})"
@@ -132,8 +133,8 @@ class PersonImages:
 
     @property
     def unlabeled(self) -> np.ndarray:
-        """Booleans (n,), all False: readers leave unlabeled images out."""
-        return np.zeros(len(self), bool)
+        """Booleans (n,), True for images without identity: the empty text."""
+        return np.array(self.identity == "") & np.ones(len(self), bool)
 
     @property
     def has_tracklets(self) -> bool:
@@ -174,10 +175,19 @@ class PersonImages:
         kept = {name: values for name, values in self.columns.items() if name not in columns}
         return replace(self, columns=kept)
 
+    def anonymous(self) -> "PersonImages":
+        """Return the images without identities."""
+        return replace(self, identity=np.full(len(self), ""))
+
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return sorted labels (c,) and int32 indices (n,): `names[index[i]] == identity[i]`."""
-        names, index = np.unique(self.identity, return_inverse=True)
-        return names, index.astype(np.int32)
+        """Return sorted labels (c,) and int32 indices (n,): `names[index[i]] == identity[i]`.
+
+        Unlabeled images have different negative indices, `−1 − i`.
+        """
+        labeled, indices = ~self.unlabeled, -1 - np.arange(len(self), dtype=np.int32)
+        names, index = np.unique(self.identity[labeled], return_inverse=True)
+        indices[labeled] = index
+        return names, indices
 
 
 def rows_of(owner: np.ndarray) -> list[np.ndarray]:

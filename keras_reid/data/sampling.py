@@ -88,8 +88,28 @@ def plan_of(
     images: PersonImages, num_identities_per_batch: int, num_instances: int, last: str
 ) -> EpochPlan:
     """Return `plan_epoch` for images."""
-    sizes = np.bincount(images.classes()[1])
+    sizes = np.bincount(sampling_classes(images.classes()[1], num_instances))
     return plan_epoch(sizes, num_identities_per_batch, num_instances, last)
+
+
+def sampling_classes(index: np.ndarray, num_instances: int) -> np.ndarray:
+    """Return the classes (n,), 0 to c − 1, that batches are drawn from.
+
+    Unlabeled images are distributed at random over classes of `num_instances` images.
+
+    Args:
+        index: (n,) class indices; negative for unlabeled images.
+        num_instances: K.
+
+    Example:
+        >>> sampling_classes(np.array([0, 0, -3, -4, -5]), 2).tolist()
+        [0, 0, 2, 1, 1]
+    """
+    unlabeled = np.flatnonzero(index < 0)
+    classes = np.array(index, np.int64)
+    groups = np.random.default_rng(0).permutation(len(unlabeled)) // num_instances
+    classes[unlabeled] = index.max(initial=-1) + 1 + groups
+    return np.unique(classes, return_inverse=True)[1]
 
 
 def pk_steps(

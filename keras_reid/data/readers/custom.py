@@ -37,10 +37,11 @@ def read_csv(table: Path) -> ReidDataset:
     """Read a table with the columns path and identity, and optionally camera, split and tracklet.
 
     `path` is relative to the table; Windows paths are read on other systems, too. Identities are
-    text: 0001 is not 1. −1 is junk and dropped. Cameras are numbers or names; if the column is
-    missing or empty, the data has no cameras. `split` is train, query or gallery; if the column is
-    missing, every image is train. Rows with the same text in `tracklet` are images of one person in
-    one camera, in their order. In a folder, the only .csv file is read.
+    text: 0001 is not 1. Images of train may have an empty identity, see `PersonImages`. −1 is junk
+    and dropped. Cameras are numbers or names; if the column is missing or empty, the data has no
+    cameras. `split` is train, query or gallery; if the column is missing, every image is train.
+    Rows with the same text in `tracklet` are images of one person in one camera, in their order. In
+    a folder, the only .csv file is read.
 
     Raises:
         InputError: a column is missing, or rows are broken. The message lists the line and fault of
@@ -96,9 +97,10 @@ def _checked(lines: Iterable[Line], table: Path) -> list[Line]:
 
 def _faults(values: dict[str, str], path: Path) -> Iterator[str]:
     """Yield the faults of a line."""
-    for column in COLUMNS:
-        if not values[column]:
-            yield f"no {column}"
+    if not values["path"]:
+        yield "no path"
+    if not values["identity"] and values["split"] != "train":
+        yield f"no identity of a {values['split']} image"
     if values["split"] not in PARTS:
         yield f"split {values['split']!r}, not one of {', '.join(PARTS)}"
     if not os.path.isfile(path):  # False also for an impossible name
