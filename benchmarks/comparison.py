@@ -175,9 +175,9 @@ DISTILLATION = Table(
     {
         "teacher": Row(("--epochs=20",)),
         "tiny alone": Row(SMALL),
-        "tiny, student": Row(("--recipe=distill", *TEACHER, *SMALL)),
+        "tiny, student": Row(("--recipe=distill_logits", *TEACHER, *SMALL)),
         "alone, 5 epochs": Row(("--epochs=5",)),
-        "student, 5 epochs": Row(("--recipe=distill", *TEACHER, "--epochs=5")),
+        "student, 5 epochs": Row(("--recipe=distill_logits", *TEACHER, "--epochs=5")),
     },
     identities=250,
 )

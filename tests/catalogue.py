@@ -314,7 +314,8 @@ class DistillationCase:
     @property
     def relates(self) -> bool:
         """True if the loss compares the images of a batch with each other."""
-        return self.build is not losses.LogitDistillationLoss
+        alone = (losses.LogitDistillationLoss, losses.CosineDistillationLoss)
+        return self.build not in alone
 
     def rows(self, teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
         return self.truth(teacher, student, **self.arguments)
@@ -333,6 +334,10 @@ def _distillation_losses() -> dict[str, DistillationCase]:
         truth, tolerance = oracle_distillation.logits, oracle_distillation.logits_rounding
         return DistillationCase(losses.LogitDistillationLoss, arguments, truth, tolerance)
 
+    def cosine() -> DistillationCase:
+        truth, tolerance = oracle_distillation.cosine, oracle_distillation.cosine_rounding
+        return DistillationCase(losses.CosineDistillationLoss, {}, truth, tolerance)
+
     def distance(**arguments: Any) -> DistillationCase:
         truth, tolerance = oracle_distillation.distances, oracle_distillation.distances_rounding
         return DistillationCase(losses.DistanceDistillationLoss, arguments, truth, tolerance)
@@ -349,6 +354,7 @@ def _distillation_losses() -> dict[str, DistillationCase]:
     return {
         "LogitDistillationLoss": logits(),
         "LogitDistillationLoss-temperature": logits(temperature=4.0),
+        "CosineDistillationLoss": cosine(),
         "DistanceDistillationLoss": distance(),
         "DistanceDistillationLoss-squared": distance(**SQUARED),
         "DistanceDistillationLoss-cosine": distance(distance="cosine"),

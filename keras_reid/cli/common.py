@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from keras_reid import data, evaluation, inference
+from keras_reid.cli.network import NetworkOptions
 from keras_reid.cli.options import option, reject
 from keras_reid.cli.runtime import open_model
 from keras_reid.cli.sources import Sources
@@ -19,12 +20,10 @@ from keras_reid.cli.terminal import progress
 from keras_reid.errors import Shown, invalid
 from keras_reid.evaluation.protocols import RULES
 from keras_reid.gallery import LIMITS, Gallery, Limits
-from keras_reid.inference.preprocessing import LAYOUTS, ORDERS
 from keras_reid.inference.sources import KINDS
 from keras_reid.models.shipped import PRETRAINED
 
 SCHEME = re.compile("([a-z]+:)?(.*)", re.DOTALL)
-NUMBERS = ("input_size", "scale", "mean")  # flags of several numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,31 +151,13 @@ class RunOptions(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(RunOptions):
+class ModelOptions(NetworkOptions, RunOptions):
     """Embedder of any format."""
 
     topic: ClassVar[str] = "model"
 
     saved_model: str | None = option(
         "Alias of --model for an export folder EXPORT_DIR/NAME/VERSION."
-    )
-    runtime: str = option(
-        "Runtime of the model; auto: ONNX Runtime for .onnx, runs and pretrained models (Keras if "
-        "it is not installed), OpenVINO for .xml, LiteRT for .tflite.",
-        "auto",
-        choices=("auto", "keras", "saved_model", "onnx", "openvino", "litert"),
-    )
-    input_size: Sequence[str] | None = option(
-        "Height and width of a network's input in pixels, such as 256,128. Like --channel_order, "
-        "--scale, --mean and --layout, only for .onnx, .xml and .tflite files that do not state it."
-    )
-    channel_order: str | None = option("Channel order of a network's input.", choices=ORDERS)
-    scale: Sequence[str] | None = option(
-        "Divisor of the pixels, 1 or 3 numbers: the input is (pixel - mean) / scale."
-    )
-    mean: Sequence[str] | None = option("Mean of the pixels, 1 or 3 gray levels; see --scale.")
-    layout: str | None = option(
-        "Axes of a network's input: batch n, channels c, height h, width w.", choices=LAYOUTS
     )
 
     aliases: ClassVar[tuple[str, ...]] = (*RunOptions.aliases, "saved_model")
@@ -185,9 +166,7 @@ class ModelOptions(RunOptions):
     @cached_property
     def loading(self) -> dict[str, Any]:
         """Further arguments of `inference.load`, from the flags."""
-        numbers = {name: _numbers(name, getattr(self, name)) for name in NUMBERS}
-        words = {"channel_order": self.channel_order, "layout": self.layout}
-        return {"runtime": self.runtime, "member": self.member, **numbers, **words}
+        return {"member": self.member, **self.network}
 
     @cached_property
     def comparer(self) -> inference.Embedder | inference.PairVerifier:
@@ -244,13 +223,6 @@ class ModelOptions(RunOptions):
             return embedder([{"images": images, "keypoints": estimate(images)}])
 
         return embed, embedder.image_size
-
-
-def _numbers(name: str, texts: Sequence[str] | None) -> list[float] | None:
-    try:
-        return None if texts is None else [float(text) for text in texts]
-    except ValueError:
-        raise invalid(name, "numbers", Shown(",".join(texts or ()))) from None
 
 
 def with_home(value: Any) -> Any:

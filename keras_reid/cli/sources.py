@@ -163,26 +163,15 @@ def scored_after(sources: Sources, tables: Sequence[str]) -> dict[str, data.Reid
     return tests
 
 
-def check_training(
-    dataset: data.ReidDataset, tests: Mapping[str, data.ReidDataset], unlabeled: bool
-) -> None:
-    """Raise for training images without identity, and for images to score on in training.
+def check_training(dataset: data.ReidDataset, tests: Mapping[str, data.ReidDataset]) -> None:
+    """Raise for images that are both trained on and scored on.
 
     Args:
         dataset: data set to train on.
         tests: data sets to score on after training, by name.
-        unlabeled: the recipe trains on images without identity.
     """
     if (images := dataset.train) is None:
         return
-    if images.unlabeled.any() and not unlabeled:
-        first = images[images.unlabeled][:1]
-        name = first.columns.get(data.SOURCE, ["NAME"])[0]
-        raise InputError(
-            "This recipe needs an identity of each image, but "
-            f"{counted(int(images.unlabeled.sum()), 'training image')} of {dataset.name} have "
-            f"none, such as {first.path[0]}. Leave out their folders by --leave_out={name}/FOLDER."
-        )
     trained = {*map(os.path.abspath, images.path.tolist())}
     for name, test in tests.items():
         paths = [path for part in (test.query, test.gallery) if part for path in part.path]

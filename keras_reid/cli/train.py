@@ -20,6 +20,7 @@ from keras_reid.cli.train_options import (
     recipe_flags,
     settings_of,
     sources_of,
+    teacher_of,
     with_defaults,
 )
 from keras_reid.cli.train_scores import Scores
@@ -70,7 +71,7 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     sources = sources_of(options, recipe)
     dataset = dataset_of(options, sources)
     tests = scored_after(sources, options.test_tables or ())
-    check_training(dataset, tests, any(method.unlabeled for method in recipe.methods))
+    check_training(dataset, tests)
     if options.check_only:
         return _report(dataset, recipe)
     for method in recipe.methods:
@@ -123,7 +124,7 @@ def _train(job: Job) -> None:
     assert images is not None
     if job.table is not None:
         images, schema = job.table.label(images), job.table.schema
-    plan = training.Plan.of(recipe, images, schema, replicas)
+    plan = training.Plan.of(recipe, images, schema, replicas, teacher_of(options, recipe))
     scores = None
     if replicas.is_chief:
         tests = {name: _annotated(options, test) for name, test in job.tests.items()}
@@ -137,6 +138,8 @@ def _train(job: Job) -> None:
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
     count = f"{counted(len(images), 'image')} of {counted(plan.num_identities, 'identity')}"
+    if unlabeled := images.unlabeled.sum():
+        count += f" and without identity ({unlabeled:,})"
     if images.has_tracklets:
         count += f" in {counted(len(images.tracklet_rows), 'tracklet')}"
     say(f"data set:        {dataset.name}, {count}")
@@ -176,6 +179,7 @@ def _fit(
             verbose=1 if sys.stdout.isatty() else 2,
             callbacks=[*callbacks, *boards, *loggers],
             data_service=options.data_service,
+            progress=progress("making views"),
         )
         if scores is None:
             say(f"trained; worker 0 writes and scores the model in {run.directory}")

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from keras_reid import checks, data
+from keras_reid import checks, data, inference
 from keras_reid.cli.common import DataOptions
+from keras_reid.cli.network import NetworkOptions
 from keras_reid.cli.options import option, reject
 from keras_reid.cli.sources import Sources
 from keras_reid.training import recipes, runs, trackers
 from keras_reid.training.recipe import Recipe, setting_fields
 from keras_reid.training.recipes import RECIPES
 from keras_reid.training.registry import STRATEGIES
+from keras_reid.training.teachers import check_teacher
 
 # Headings of settings in the help; other settings are under "model".
 TOPICS = {
@@ -22,7 +24,8 @@ TOPICS = {
     "source_batches augment frames per_member_augmentation",
     "objective": "metric_loss metric_weight margin metric_distance normalize identity_weight "
     "label_smoothing softmax softmax_scale softmax_margin local_weight pose_weight frame_weight "
-    "attribute_weight members teacher distillation temperature edges update average ramp_up",
+    "attribute_weight distillation members teacher teacher_embeddings views_per_round round_epochs "
+    "views_dir temperature edges update average ramp_up",
     "schedule": "epochs learning_rate schedule warmup weight_decay head_lr_multiplier "
     "freeze_epochs ema_momentum small_epochs small_scale pretrain_epochs induction_epochs "
     "refinement_epochs",
@@ -31,8 +34,8 @@ TOPICS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(DataOptions):
-    """Options of `train`: the data set, the recipe, and the run folder.
+class TrainOptions(NetworkOptions, DataOptions):
+    """Options of `train`: the data set, the recipe, the run folder, and the teacher's network.
 
     Attributes:
         settings: values that replace those of the recipe, by name.
@@ -214,7 +217,13 @@ def check_flags(options: TrainOptions, recipe: Recipe) -> None:
     if options.data_service is not None:
         checks.address(data_service=options.data_service)
     several = options.strategy == "multiworker"
+    views = recipe.distillation.uses_views
     reject(
+        (
+            views and (options.cache or options.data_service or several),
+            "--views_per_round excludes --cache, --data_service and --strategy=multiworker: the "
+            "views are files. Omit them.",
+        ),
         (
             several and options.data_service,
             "--data_service excludes --strategy=multiworker, because the order of the batches can "
@@ -225,6 +234,23 @@ def check_flags(options: TrainOptions, recipe: Recipe) -> None:
             "--run is required with several workers, which share the folder.",
         ),
     )
+
+
+def teacher_of(options: TrainOptions, recipe: Recipe) -> inference.Embedder | None:
+    """Return the embedder of the views, or None if the recipe makes no views.
+
+    Raises:
+        InputError: the teacher is missing, or does not embed single images; or flags of a network
+            without a network.
+    """
+    if not recipe.distillation.uses_views or not recipe.distillation.teacher:
+        given = [f"--{name}" for name, x in options.network.items() if x not in (None, "auto")]
+        text = f"Flags of a network file ({', '.join(given)}) require --teacher and "
+        reject((given, f"{text}--views_per_round. Omit them."))
+        return None
+    teacher = inference.load_embedder(recipe.distillation.teacher, **options.network)
+    check_teacher(teacher)
+    return teacher
 
 
 def settings_of(
@@ -243,6 +269,7 @@ def settings_of(
         "protocol": options.protocol_of(images),
         "keypoints": options.keypoints if "keypoints" in recipe.columns else None,
         "attribute_names": None if table is None else list(table.schema.names),
+        **({"network": options.network} if recipe.distillation.uses_views else {}),
         **recipe.settings,
     }
 

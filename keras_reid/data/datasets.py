@@ -66,7 +66,9 @@ class ReidDataset:
             return replace(part, train=joined(part.parts()["train"], images[without]))
         rng = np.random.default_rng(seed)
         names, identity = images.classes()
-        queries = [_queries(images, rows, rng) for rows in rows_of(identity)]
+        labeled = np.flatnonzero(identity >= 0)
+        groups = rows_of(identity[labeled])
+        queries = [_queries(images, labeled[rows], rng) for rows in groups]
         candidates = rng.permutation([i for i, rows in enumerate(queries) if rows])
         held = candidates[: round(fraction * len(candidates))]
         if len(held) < 2 or len(names) - len(held) < 2:

@@ -110,7 +110,7 @@ def plan_of(
         InputError: see `plan_epoch` and `shares_of`; images without a column "source" for other
             values than "proportional" and "mixed".
     """
-    sizes = np.bincount(images.classes()[1])
+    sizes = np.bincount(classes := classes_of(images, num_instances))
     plan = plan_epoch(sizes, num_identities_per_batch, num_instances, last)
     settings = {"source_sampling": source_sampling, "source_batches": source_batches}
     if settings == {"source_sampling": "proportional", "source_batches": "mixed"}:
@@ -119,12 +119,41 @@ def plan_of(
         name = "source_batches" if source_sampling == "proportional" else "source_sampling"
         usual = "mixed" if name == "source_batches" else "proportional"
         raise invalid(name, f"{usual} for images of one data set", settings[name])
-    first = np.unique(images.classes()[1], return_index=True)[1]
+    first = np.unique(classes, return_index=True)[1]
     source = np.unique(images.columns[SOURCE][first], return_inverse=True)[1]
     size = num_identities_per_batch, plan.batches
     groups = -(-sizes // num_instances)
     shares = shares_of(groups, source, size, source_sampling, source_batches)
     return replace(plan, batches=sum(shares.blocks), shares=shares)
+
+
+def classes_of(images: PersonImages, num_instances: int) -> np.ndarray:
+    """Return `sampling_classes` of images."""
+    return sampling_classes(images.classes()[1], num_instances, images.columns.get(SOURCE))
+
+
+def sampling_classes(
+    index: np.ndarray, num_instances: int, source: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the classes (n,), 0 to c − 1, that batches are drawn from.
+
+    Unlabeled images are distributed at random over classes of `num_instances` images of one source.
+
+    Args:
+        index: (n,) class indices; negative for unlabeled images.
+        num_instances: K.
+        source: (n,) source of each image; None: one source.
+
+    Example:
+        >>> sampling_classes(np.array([0, 0, -3, -4, -5]), 2).tolist()
+        [0, 0, 2, 1, 1]
+    """
+    classes = np.array(index, np.int64)
+    unlabeled = np.random.default_rng(0).permutation(np.flatnonzero(index < 0))
+    own = np.zeros(len(unlabeled)) if source is None else source[unlabeled]
+    for rows in (unlabeled[own == name] for name in np.unique(own)):
+        classes[rows] = classes.max() + 1 + np.arange(len(rows)) // num_instances
+    return np.unique(classes, return_inverse=True)[1]
 
 
 def pk_steps(

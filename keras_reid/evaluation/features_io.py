@@ -14,7 +14,7 @@ from keras_reid.nearest.arrays import real_array
 
 RANKS = {"embedding": 2, "local": 3}
 LABELS = ("identity", "camera")
-NAMES = (*RANKS, *LABELS)
+NAMES = (*RANKS, *LABELS, "path")
 # Names in pytorch_result.mat of Person_reID_baseline_pytorch, after "query_" and "gallery_".
 MATLAB_NAMES = {"embedding": "f", "identity": "label", "camera": "cam"}
 SIDES = ("query", "gallery")
@@ -41,10 +41,10 @@ def load_features(path: str | os.PathLike[str], side: str | None = None) -> Stor
 
     Arrays of folders are memory-mapped. `embedding` is (n, d), `local` (n, s, d); at least one of
     them is required. `identity` and `camera` are (n,), integers or strings, which are read in
-    Unicode NFC. `numpy.savez("query.npz", embedding=…, identity=…, camera=…)` writes such a file
-    from any framework. A `.mat` file has the arrays `query_f`, `query_label`, `query_cam`,
-    `gallery_f`, `gallery_label` and `gallery_cam`, as `pytorch_result.mat` of layumi's
-    Person_reID_baseline_pytorch, or the names above.
+    Unicode NFC. `path` are the (n,) files of the images. `numpy.savez("query.npz", embedding=…,
+    identity=…, camera=…)` writes such a file from any framework. A `.mat` file has the arrays
+    `query_f`, `query_label`, `query_cam`, `gallery_f`, `gallery_label` and `gallery_cam`, as
+    `pytorch_result.mat` of layumi's Person_reID_baseline_pytorch, or the names above.
 
     Args:
         path: the file or folder.
@@ -77,7 +77,8 @@ def load_features(path: str | os.PathLike[str], side: str | None = None) -> Stor
         raise invalid_file(path, "have an array embedding or local", arrays_there, SAVE_AGAIN)
     count = len(next(iter(features.values())))
     labels = {k: column(arrays[k], count, f"{path}: {k}") for k in LABELS if k in arrays}
-    return StoredFeatures(features, labels.get("identity"), labels.get("camera"))
+    path_of = np.array(column(arrays["path"], count, f"{path}: path")) if "path" in arrays else None
+    return StoredFeatures(features, labels.get("identity"), labels.get("camera"), path_of)
 
 
 def holds_both_sides(path: str | os.PathLike[str]) -> bool:

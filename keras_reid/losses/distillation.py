@@ -1,4 +1,4 @@
-"""Distillation losses of logits and distances. No gradient reaches the teacher.
+"""Distillation losses of logits, embeddings and distances. No gradient reaches the teacher.
 
 All are `distill(teacher_output, student_output)`: the output of the teacher is the `y_true` of
 Keras. Two models that learn from each other do not share a gradient.
@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_reid import checks, distances, replicas
+from keras_reid.distances.rows import squared_paired
 from keras_reid.losses.base import pairwise
 from keras_reid.losses.common import ReidLoss
 
@@ -96,6 +97,40 @@ class LogitDistillationLoss(DistillationLoss):
         logits = [self._in_own_precision(t) / self.temperature for t in teachers]
         logs = ops.stack([ops.log_softmax(t) for t in logits])
         return self.temperature * (ops.logsumexp(logs, axis=0) - math.log(len(teachers)))
+
+
+@keras.saving.register_keras_serializable(package="keras_reid")
+class CosineDistillationLoss(DistillationLoss):
+    """`1 − cos(t, s) = ½ |t/|t| − s/|s||²` of the embeddings of teacher and student.
+
+    The student imitates the direction of each embedding. If the sizes differ, pass the output of a
+    linear layer, see `keras_reid.models.with_projection`.
+
+    `y_true` are the teacher's embeddings `(b, d)`, `y_pred` those of the student; the result is
+    `(b,)`, from 0 to 2.
+
+    Raises:
+        InputError: if the shapes differ.
+
+    Example:
+        >>> import numpy as np
+        >>> teacher, student = np.array([[2.0, 0.0]]), np.array([[3.0, 4.0]])
+        >>> round(float(CosineDistillationLoss()(teacher, student)), 3)  # 1 − 3/5
+        0.4
+    """
+
+    output = "embedding"
+
+    def distill(self, teacher: Tensor, student: Tensor) -> Tensor:
+        fix = "Distill distances, or let the student predict the teacher's embedding."
+        checks.shapes(fix, y_true=("(b, d)", teacher.shape), y_pred=("(b, d)", student.shape))
+        # The cosine would cancel near 1.
+        return squared_paired(distances.unit(teacher), distances.unit(student)) / 2
+
+    def ensemble(self, teachers: Sequence[Tensor]) -> Tensor:
+        """Return the mean of the unit embeddings."""
+        units = [distances.unit(self._in_own_precision(t)) for t in teachers]
+        return ops.mean(ops.stack(units), axis=0)
 
 
 class RelationLoss(DistillationLoss):

@@ -32,6 +32,7 @@ _PATHS = {
 METRIC_LOSSES: "Registry[type[MetricLoss]]" = Registry(**dict(sorted(_PATHS.items())))
 DISTILLATION_LOSSES: "Registry[type[DistillationLoss]]" = Registry(
     logits="keras_reid.losses.distillation:LogitDistillationLoss",
+    cosine="keras_reid.losses.distillation:CosineDistillationLoss",
     distances="keras_reid.losses.distillation:DistanceDistillationLoss",
     ranks="keras_reid.losses.ranks:RankDistillationLoss",
 )

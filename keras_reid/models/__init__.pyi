@@ -11,7 +11,7 @@ from .derived import (
     takes_clips,
     unit_outputs,
 )
-from .image import build
+from .image import PROJECTION, build, with_projection
 from .pair import build_pair_verifier, is_pair_verifier, no_embeddings, pair_distances
 from .registry import BACKBONES, CLASSIFIERS, NECKS, POOLINGS
 from .reid_model import ReidModel
@@ -24,6 +24,7 @@ __all__ = [
     "NECKS",
     "POOLINGS",
     "PRETRAINED",
+    "PROJECTION",
     "ModelCard",
     "ReidModel",
     "backbones",
@@ -45,4 +46,5 @@ __all__ = [
     "stripes",
     "takes_clips",
     "unit_outputs",
+    "with_projection",
 ]

@@ -13,6 +13,8 @@ from keras_reid.models.registry import CLASSIFIERS, NECKS
 from keras_reid.models.reid_model import ReidModel
 from keras_reid.models.stem import check, pixels, pooled
 
+PROJECTION = "teacher"  # output that imitates the embedding of a teacher
+
 
 # The keyword arguments are the options of a model.
 def build(
@@ -97,6 +99,28 @@ def build(
     if centers and num_identities is not None:
         outputs["centers"] = Centers(num_identities, name="centers")(features)
     return ReidModel(images if len(inputs) == 1 else inputs, outputs, name="embedder")
+
+
+def with_projection(model: keras.Model, size: int) -> ReidModel:
+    """Return the model with the output `teacher` `(b, size)`, for the embedding of a teacher.
+
+    It is a linear projection of the embedding, or the embedding itself if it has that size.
+    Exported embedders do not contain it.
+
+    Args:
+        model: model of `build`.
+        size: embedding size of the teacher.
+
+    Example:
+        >>> model = with_projection(build("tiny", None, (64, 32), weights="none"), 256)
+        >>> {name: output.shape[1] for name, output in model.output.items()}
+        {'features': 128, 'embedding': 128, 'teacher': 256}
+    """
+    x = model.output["embedding"]
+    options: dict[str, Any] = {"dtype": "float32", "name": PROJECTION}
+    equal = x.shape[-1] == size
+    layer = keras.layers.Identity(**options) if equal else keras.layers.Dense(size, **options)
+    return ReidModel(model.input, {**model.output, PROJECTION: layer(x)}, name=model.name)
 
 
 def _outputs_of(

@@ -8,7 +8,8 @@ import keras
 
 from keras_reid import losses, models
 from keras_reid.data import AttributeSchema, PersonImages, pk_steps
-from keras_reid.errors import Shown, invalid
+from keras_reid.errors import Shown, invalid, name_some
+from keras_reid.inference import Embedder
 from keras_reid.models.heads import Head
 from keras_reid.training.methods.method import Annotations, LossSettings, Term
 from keras_reid.training.optimizers import RatedAdam, new_variables
@@ -29,6 +30,7 @@ class Plan:
         steps: number of batches in an epoch.
         annotations: columns of the images that the model requires.
         replicas: replicas that train together.
+        teacher: embedder of the views of the images; None: no views.
     """
 
     recipe: Recipe
@@ -37,6 +39,7 @@ class Plan:
     steps: int
     annotations: Annotations
     replicas: Replicas
+    teacher: Embedder | None = None
 
     @classmethod
     def of(
@@ -45,6 +48,7 @@ class Plan:
         images: PersonImages,
         schema: AttributeSchema | None = None,
         replicas: Replicas | None = None,
+        teacher: Embedder | None = None,
     ) -> "Plan":
         """Return the plan of a training run.
 
@@ -53,10 +57,11 @@ class Plan:
             images: training images, with a column "tracklet" for a recipe with `temporal`.
             schema: schema of the column "attributes" of the images.
             replicas: replicas that train together; None: only this process.
+            teacher: embedder for a recipe with `views_per_round`.
 
         Raises:
-            InputError: images of fewer than two persons, of too few for a batch, or without a
-                column of the recipe.
+            InputError: images of fewer than two persons, of too few for a batch, without identity,
+                or without a column of the recipe; or a recipe with views and no teacher.
         """
         columns = {*images.columns} - ({"attributes"} if schema is None else set())
         if missing := sorted(recipe.columns - columns):
@@ -66,14 +71,15 @@ class Plan:
         sampled = images
         for method in recipe.methods:
             sampled = method.sampled(sampled)
-        names = list(map(str, sampled.classes()[0]))
-        if len(names) < 2:
-            received = Shown(f"{len(names)} ({', '.join(names)})")
-            raise invalid("images", "images of at least 2 persons", received)
-        size = recipe.num_identities_per_batch, recipe.num_instances
-        steps = pk_steps(sampled, *size, **recipe.sources.sampling)
-        annotations = Annotations.of(images, schema)
-        return cls(recipe, images, len(names), steps, annotations, replicas or Replicas())
+        count = _num_identities(recipe, sampled)
+        annotations = Annotations.of(images, schema, teacher)
+        recipe.distillation.check_labels(annotations)
+        if not recipe.labeled:
+            images, sampled = images.anonymous(), sampled.anonymous()
+        groups = groups_of(recipe)
+        steps = recipe.distillation.view_steps(groups)
+        steps = steps or pk_steps(sampled, *groups, **recipe.sources.sampling)
+        return cls(recipe, images, count, steps, annotations, replicas or Replicas(), teacher)
 
     def members(self, recipe: Recipe | None = None) -> list[keras.Model]:
         """Return the untrained models, one for each member, with variables on all replicas.
@@ -87,6 +93,26 @@ class Plan:
                 build_model(recipe.replace(backbone=name), self.num_identities, self.annotations)
                 for name in recipe.backbones
             ]
+
+
+def groups_of(recipe: Recipe) -> tuple[int, int]:
+    """Return P and K of the batches of a recipe: P·K and 1 if no loss compares identities."""
+    p, k = recipe.num_identities_per_batch, recipe.num_instances
+    return (p, k) if recipe.labeled else (p * k, 1)
+
+
+def _num_identities(recipe: Recipe, images: PersonImages) -> int:
+    """Return the number of persons; raise if there are too few, or images without identity."""
+    if images.unlabeled.any() and not any(method.unlabeled for method in recipe.methods):
+        paths = images.path[images.unlabeled].tolist()
+        received = Shown(f"{len(paths)} without ({name_some(paths, most=3)})")
+        fix = "Fill in the identities, leave these images out, or use --recipe=distill."
+        raise invalid("images", "images with identities for this recipe", received, fix)
+    names = list(map(str, images.classes()[0]))
+    if len(names) < 2 and recipe.labeled:
+        received = Shown(f"{len(names)} ({', '.join(names)})")
+        raise invalid("images", "images of at least 2 persons", received)
+    return len(names)
 
 
 def build_model(
@@ -108,7 +134,7 @@ def build_model(
         model = method.model(recipe.backbone, classes, recipe.image_size, **common)
         if model is not None:
             return model
-    return models.build(
+    model = models.build(
         recipe.backbone,
         classes,
         recipe.image_size,
@@ -117,6 +143,9 @@ def build_model(
         classifier="linear" if recipe.softmax == "plain" else "cosine",
         heads=build_heads(recipe, annotations),
     )
+    for method in recipe.methods:
+        model = method.extended(model, annotations)
+    return model
 
 
 def build_heads(recipe: Recipe, annotations: Annotations = NONE) -> list[Head]:

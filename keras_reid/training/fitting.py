@@ -1,7 +1,7 @@
 """Loop over the phases of a training run, with backups."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,13 +13,15 @@ from keras_reid import models
 from keras_reid.data import from_service, pk_batches
 from keras_reid.data.pipeline import check_service
 from keras_reid.training.backup import Backup
-from keras_reid.training.build import Plan, build_learner
+from keras_reid.training.build import Plan, build_learner, groups_of
 from keras_reid.training.callbacks import CollapseMonitor, FiniteLoss, History
 from keras_reid.training.edges import members_of
 from keras_reid.training.recipe import Recipe
 from keras_reid.training.runs import Run
+from keras_reid.training.views import Views, rounds, view_batches, with_class_labels
 
 Callbacks = Sequence[keras.callbacks.Callback]
+Streams = Iterable[tuple[range, Any]]  # epochs and their batches
 
 
 # The last arguments are options, as those of `keras.Model.fit`.
@@ -35,6 +37,7 @@ def fit(
     verbose: int = 1,
     callbacks: Callbacks = (),
     data_service: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Any:
     """Train models in place by a recipe; an interrupted run resumes after its last epoch.
 
@@ -51,6 +54,7 @@ def fit(
         callbacks: callbacks of Keras. The history contains their entries in the logs, such as the
             scores of a `RetrievalEvaluation`.
         data_service: see `keras_reid.data.from_service`.
+        progress: called with the numbers of existing views and of all, while views are made.
 
     Returns:
         The model, or models, with the moving average of the weights if the recipe keeps one.
@@ -76,18 +80,32 @@ def fit(
             # A later phase begins with the weights in its own backup.
             first = begin + backup.restore(learner)
             if first < end and not run.backup_file(number + 1).exists():
-                stream = _batches(plan, recipe, seed, first, cache, data_service)
-                saving = None
+                epochs = range(first, end)
+                if plan.teacher is None:
+                    batches = _batches(plan, recipe, seed, first, cache, data_service)
+                    streams: Streams = [(epochs, batches)]
+                else:
+                    streams = _view_streams(plan, recipe, run, seed, epochs, progress)
                 if plan.replicas.is_chief:
                     run.start(flags)
-                    saving = [*callbacks, *_logs(run, first), backup]
-                _run_phase(learner, stream, range(first, end), plan, saving, verbose)
+                for part, stream in streams:
+                    if part.start > begin:  # `fit` ends a round with the averages, a backup not
+                        _average(learner)
+                    saving = None
+                    if plan.replicas.is_chief:
+                        saving = [*callbacks, *_logs(run, part.start), backup]
+                    _run_phase(learner, stream, part, plan, saving, verbose)
             # A later phase begins with the averages of this one, and so does a resumed one.
-            for member in members_of(learner).values():
-                member.optimizer.finalize_variable_values(member.trainable_variables)
+            _average(learner)
     if plan.replicas.is_chief:
         run.save_models(members)
     return model
+
+
+def _average(learner: keras.Model) -> None:
+    """Set the weights to their moving averages, if the optimizers keep them."""
+    for member in members_of(learner).values():
+        member.optimizer.finalize_variable_values(member.trainable_variables)
 
 
 def _logs(run: Run, first_epoch: int) -> Callbacks:
@@ -165,7 +183,36 @@ def _batches(
     service: str | None = None,
 ) -> Any:
     """Return the batches of a phase, from an epoch on."""
-    more = {"seed": seed, "first_epoch": first_epoch, "cache": cache}
+    more: dict[str, Any] = {"seed": seed, "first_epoch": first_epoch, "cache": cache}
+    more["num_identities_per_batch"], more["num_instances"] = groups_of(recipe)
     make, arguments = recipe.batches((pk_batches, more))
     batches = make(plan.images, **arguments)
+    if plan.annotations.teacher and recipe.labeled:
+        batches = batches.map(with_class_labels)
     return from_service(batches, service) if service else batches
+
+
+def _view_streams(
+    plan: Plan,
+    recipe: Recipe,
+    run: Run,
+    seed: int,
+    epochs: range,
+    progress: Callable[[int, int], None] | None,
+) -> Streams:
+    """Yield the epochs of each round and their batches of views.
+
+    Views in the run folder are removed after their round.
+    """
+    assert plan.teacher is not None
+    settings = recipe.distillation
+    folder = settings.views_dir or run.directory / "views"
+    count = settings.views_per_round
+    views = Views(folder, plan.teacher, plan.images, recipe.image_size, count, seed)
+    index = views.images.classes()[1]
+    for number, part in rounds(epochs, settings.round_epochs):
+        stored = views.round(number, progress)
+        stream = view_batches(stored, index, groups_of(recipe), plan.steps, seed, part.start)
+        yield part, stream.map(with_class_labels) if recipe.labeled else stream
+        if not settings.views_dir:
+            views.remove(number)

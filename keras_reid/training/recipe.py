@@ -42,8 +42,7 @@ class Recipe(Settings):
     """Settings of one training run: of the optimization, and of the methods.
 
     The help of a field documents it. The fields of the methods are in
-    `keras_reid.training.methods`. `replace` changes
-    fields of both by name.
+    `keras_reid.training.methods`. `replace` changes fields of both by name.
 
     >>> from keras_reid.training import RECIPES
     >>> recipe = RECIPES["bot"].replace(epochs=60, stripes=8)
@@ -174,7 +173,7 @@ class Recipe(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.metric_weight == 0 and self.identity_weight == 0:
+        if not (self.labeled or self.distillation.active):
             raise invalid("metric_weight", "positive if identity_weight is 0", 0)
         if self.softmax != "plain":
             losses.MarginSoftmaxLoss(self.softmax, self.softmax_scale, self.softmax_margin)
@@ -201,6 +200,11 @@ class Recipe(Settings):
     def methods(self) -> list[Method]:
         """The active methods."""
         return [method for method in self._by_name.values() if method.active]
+
+    @property
+    def labeled(self) -> bool:
+        """True if a loss compares identities."""
+        return self.identity_weight > 0 or self.metric_weight > 0
 
     @property
     def columns(self) -> set[str]:
@@ -243,7 +247,7 @@ class Recipe(Settings):
         """Return the function of the images that makes batches, and its arguments.
 
         Args:
-            factory: `data.pk_batches` with the arguments that the recipe does not have.
+            factory: `data.pk_batches` and its other arguments, which precede those of the recipe.
         """
         names = ("num_identities_per_batch", "num_instances", "image_size", "augment")
         own = {name: getattr(self, name) for name in (*names, "camera_balanced")}
@@ -268,8 +272,7 @@ class Recipe(Settings):
         """
         margin = self.margin if self.margin in (None, "soft") else float(self.margin)
         metric = {"margin": margin, "distance": self.metric_distance, "normalize": self.normalize}
-        values = self.label_smoothing, self.identity_weight, metric
-        return LossSettings(*values, annotations, gather)
+        return LossSettings(self.label_smoothing, self.identity_weight, metric, annotations, gather)
 
     def load_teacher(self, num_identities: int) -> "keras.Model | None":
         """Return the trained teacher, or None; see `methods.Distillation.load_teacher`."""

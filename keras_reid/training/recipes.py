@@ -36,11 +36,24 @@ RECIPES: dict[str, Recipe] = {
     # The best scores: most epochs on small images, the last ones on images of four times the size.
     "strong": _BOT.replace(height=256, width=128, small_epochs=20, epochs=4, embedding="features"),
     # Mutual learning of two models (Zhang et al., arXiv:1706.00384 and 1711.08184), and
-    # distillation from the run in `teacher`. The weights are those of public reproductions with
-    # L2-normalized features. AlignedReID's 0.01 and 0.001 are for raw features, with squared
-    # distances that are some thousand times larger.
+    # distillation of logits from the run in `teacher`. The weights are those of public
+    # reproductions with L2-normalized features. AlignedReID's 0.01 and 0.001 are for raw features,
+    # with squared distances that are some thousand times larger.
     "mutual": _MUTUAL,
-    "distill": _BOT.replace(distillation="logits:1", temperature=4.0),
+    "distill_logits": _BOT.replace(distillation="logits:1", temperature=4.0),
+    # Any embedder as teacher, which sees the views of the student (Beyer et al., CVPR 2022,
+    # arXiv:2106.05237), and images without identity.
+    "distill": _BOT.replace(
+        distillation="cosine:4,distances:40",
+        views_per_round=50_000,
+        epochs=16,
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+        num_identities_per_batch=32,
+        identity_weight=0.0,
+        metric_weight=0.0,
+        augment="crop",
+    ),
     # Identity and triplet loss of the global features, and the triplet loss of aligned stripes
     # (Zhang et al., AlignedReID, 2017, arXiv:1711.08184); with two members, its mutual learning.
     "aligned": _BOT.replace(stripes=8),

@@ -384,7 +384,7 @@ def test_commands_without_data_set_have_no_such_flags(command) -> None:
         ),
         (
             ["train.py", "--distillation=logits"],
-            "--distillation must be a list of logits, distances, ranks",
+            "--distillation must be a list of logits, cosine, distances, ranks",
         ),
         # These three draw pedestrians first.
         pytest.param(

@@ -105,7 +105,7 @@ def test_catalogue_lists_every_distillation_loss():
     public = {name for name in losses.__all__ if name.endswith("DistillationLoss")}
     assert listed == public - {"DistillationLoss"}
     assert listed == {kind.__name__ for kind in losses.DISTILLATION_LOSSES.values()}
-    assert set(losses.DISTILLATION_LOSSES) == {"logits", "distances", "ranks"}
+    assert set(losses.DISTILLATION_LOSSES) == {"logits", "cosine", "distances", "ranks"}
 
 
 # --- Numbers
@@ -612,6 +612,12 @@ def test_rank_distillation_long_hard_list_matches_oracle():
             (4, 5),
             (3, 5),
             r"`y_pred` must be of shape \(4, …\), got \(3, 5\). Pass one",
+        ),
+        (
+            losses.CosineDistillationLoss(),
+            (4, 5),
+            (4, 3),
+            r"`y_pred` must be of shape \(4, 5\), got \(4, 3\). Distill distances, or",
         ),
         (
             DistanceDistillationLoss(),

@@ -36,7 +36,12 @@ def test_metric_losses_are_all_losses_of_one_output_and_documented():
 
 def test_distillation_losses_state_output_of_model():
     outputs = {name: loss.output for name, loss in losses.DISTILLATION_LOSSES.items()}
-    assert outputs == {"logits": "logits", "distances": "features", "ranks": "embedding"}
+    assert outputs == {
+        "logits": "logits",
+        "cosine": "embedding",
+        "distances": "features",
+        "ranks": "embedding",
+    }
 
 
 def test_packages_export_all_public_names():

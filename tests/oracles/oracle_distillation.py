@@ -50,6 +50,24 @@ def logits_rounding(
     return ROUNDING * temperature**2 * rows, ROUNDING * temperature * slopes / len(rows)
 
 
+# --- Embeddings
+
+
+def cosine(teacher: np.ndarray, student: np.ndarray) -> np.ndarray:
+    pairs = zip(np.float64(teacher), np.float64(student), strict=True)
+    return np.array([1 - oracle.unit(t) @ oracle.unit(s) for t, s in pairs])
+
+
+def cosine_rounding(
+    teacher: np.ndarray, student: np.ndarray, direction: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Rounding error of `t/|t| − s/|s|`, which is squared, and of its slope."""
+    rows = ROUNDING * np.sqrt(2 * np.abs(cosine(teacher, student))) + ROUNDING**2
+    lengths = np.linalg.norm(np.asarray(student, "float64"), axis=-1)
+    sizes = np.linalg.norm(direction, axis=-1) / np.maximum(lengths, 1e-30)
+    return rows, ROUNDING * float(sizes.mean())
+
+
 # --- Distances
 
 

@@ -735,7 +735,9 @@ def test_recipe_settings_match_setting_fields() -> None:
 
 
 def test_train_command_help_lists_recipe_defaults() -> None:
-    assert default_text("epochs") == ("24; 12 in finetune_metric, pcb_rpp; 4 in strong; 20 in tiny")
+    assert default_text("epochs") == (
+        "24; 12 in finetune_metric, pcb_rpp; 4 in strong; 16 in distill; 20 in tiny"
+    )
     assert default_text("margin") == "none"
     assert default_text("flip") == "true; false in pair_verifier, tiny"
     assert default_text("learning_rate") == "0.0007; 0.002 in tiny"
@@ -921,7 +923,7 @@ def test_run_broken_folder_raises(tmp_path) -> None:
         ({"ramp_up": -1.0}, "`ramp_up` must be at least 0, got -1.0"),
         ({"update": "at once"}, "`update` must be one of simultaneous, sequential, got 'at once'"),
         ({"average": "max"}, "`average` must be one of mean, sum, ensemble, got 'max'"),
-        ({"distillation": "logits"}, "`distillation` must be a list of logits, distances, ranks"),
+        ({"distillation": "logits"}, "`distillation` must be a list of logits, cosine, dist"),
         ({"distillation": "logits:1,logits:2"}, "each once with a positive weight"),
         ({"distillation": "ranks:-1"}, "a positive weight, got 'ranks:-1'"),
         ({"distillation": "poses:1"}, "got 'poses:1'"),
@@ -951,7 +953,7 @@ def test_recipe_several_members_sets_distillation() -> None:
         "embedding": [0.1],
     }
     assert distilled["distillation_loss"]["features"][0].distance == "cosine"
-    assert recipes.get("distill").backbones == ["mobilenetv2"]
+    assert recipes.get("distill_logits").backbones == ["mobilenetv2"]
 
 
 def test_load_teacher_incomplete_distillation_raises() -> None:

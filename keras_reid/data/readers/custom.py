@@ -37,10 +37,11 @@ def read_csv(table: Path, unlabeled: bool = False) -> ReidDataset:
     """Read a table with the columns path and identity, and optionally camera, split and tracklet.
 
     `path` is relative to the table; Windows paths are read on other systems, too. Identities are
-    text: 0001 is not 1. −1 is junk and dropped. Cameras are numbers or names; if the column is
-    missing or empty, the data has no cameras. `split` is train, query or gallery; if the column is
-    missing, every image is train. Rows with the same text in `tracklet` are images of one person in
-    one camera, in their order. In a folder, the only .csv file is read.
+    text: 0001 is not 1. Images of train may have an empty identity, see `PersonImages`. −1 is junk
+    and dropped. Cameras are numbers or names; if the column is missing or empty, the data has no
+    cameras. `split` is train, query or gallery; if the column is missing, every image is train.
+    Rows with the same text in `tracklet` are images of one person in one camera, in their order. In
+    a folder, the only .csv file is read.
 
     Args:
         table: the table, or its folder.

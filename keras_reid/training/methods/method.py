@@ -10,11 +10,13 @@ import numpy as np
 
 from keras_reid import checks, data
 from keras_reid.skeletons import KEYPOINTS
+from keras_reid.training.teachers import TEACHER
 
 if TYPE_CHECKING:
     import keras
 
     from keras_reid.data import AttributeSchema, PersonImages, ReidDataset
+    from keras_reid.inference import Embedder
     from keras_reid.models.heads import Head
 
 Check = Callable[..., None]
@@ -68,23 +70,35 @@ class Annotations:
         keypoints: number of body points; 0: none.
         schema: schema of the attributes; only for images with a column "attributes".
         rates: fraction of the training images with each attribute.
+        teacher: embedding size of a teacher whose embeddings are labels; 0: none.
     """
 
     keypoints: int = 0
     schema: "AttributeSchema" = None  # type: ignore[assignment]
     rates: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    teacher: int = 0
 
     @classmethod
-    def of(cls, images: "PersonImages", schema: "AttributeSchema | None" = None) -> "Annotations":
+    def of(
+        cls,
+        images: "PersonImages",
+        schema: "AttributeSchema | None" = None,
+        teacher: "Embedder | None" = None,
+    ) -> "Annotations":
         """Return the annotations of images.
 
         Args:
             images: training images.
             schema: schema of their column "attributes"; None if there is no such column.
+            teacher: embedder of their views; None: the column "teacher", if there is one.
         """
-        points = images.columns.get(KEYPOINTS)
-        count = 0 if points is None else points.shape[1]
-        return cls(count) if schema is None else cls(count, schema, data.rates(images))
+        columns = images.columns
+        points = columns[KEYPOINTS].shape[1] if KEYPOINTS in columns else 0
+        size = columns[TEACHER].shape[1] if TEACHER in columns else 0
+        size = size if teacher is None else teacher.embedding_dim
+        if schema is None:
+            return cls(points, teacher=size)
+        return cls(points, schema, data.rates(images), size)
 
 
 class Term(NamedTuple):
@@ -147,7 +161,11 @@ class Method(Settings):
 
     columns: ClassVar[tuple[str, ...]] = ()  # required columns of the images
     embeds: ClassVar[bool] = False  # whether its output replaces the embedding of the neck
-    unlabeled: ClassVar[bool] = False  # whether it trains on images without identity
+
+    @property
+    def unlabeled(self) -> bool:
+        """True if the method trains on images without identity."""
+        return False
 
     @property
     def active(self) -> bool:
@@ -179,6 +197,10 @@ class Method(Settings):
             common: other arguments of `models.build`.
         """
         return None
+
+    def extended(self, model: "keras.Model", annotations: Annotations) -> "keras.Model":
+        """Return the model with further outputs for the losses of the method."""
+        return model
 
     def heads(self, annotations: Annotations) -> "list[Head]":
         """Return the heads that are added to the backbone."""
