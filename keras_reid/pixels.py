@@ -161,8 +161,12 @@ def _intact(png: bytes) -> bool:
 
 
 def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return width and height of the upright image."""
-    with Image.open(path, formats=FORMATS) as image:
+    """Return width and height of the upright image.
+
+    Raises:
+        InputError: the file is not an image, or a damaged TIFF file.
+    """
+    with _decoding(path), Image.open(path, formats=FORMATS) as image:
         if image.format == "TIFF":  # which Pillow turns upright as it loads the pixels
             _load(image)
         return image.size[::-1] if _exif_orientation(image) >= 5 else image.size

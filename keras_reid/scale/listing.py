@@ -7,8 +7,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_reid.data import walk_images
+import numpy as np
+
+from keras_reid.data import decodable, unfit, walk_images
 from keras_reid.data.readers.layouts import is_image, is_system, warn_of_skipped
+from keras_reid.detection.photos import CropFolder
 from keras_reid.errors import invalid, invalid_file, printable
 from keras_reid.io import read_table, table_path
 from keras_reid.names import StrPath, expanded, normalized, repeated, resolved
@@ -44,6 +47,17 @@ def listed(images: StrPath | Iterable[str]) -> Iterator[ImageEntry]:
     if source.is_dir():
         return (_entry(file) for file in walk_images(source))
     return (_entry(file) for file in _matching(str(source)))
+
+
+def listed_persons(images: Iterable[ImageEntry], crops: CropFolder) -> Iterator[ImageEntry]:
+    """Yield an entry for each person of photos, and the other images unchanged.
+
+    Files that do not decode are yielded too; they have no embedding.
+    """
+    for image in images:
+        decodes = unfit(image.path) is None and decodable(np.array([image.path])).all()
+        names = crops.names(image.path) if decodes else [image.path]
+        yield from (image._replace(path=name) for name in names)
 
 
 def check_once(source: Path, paths: Iterable[str]) -> None:
