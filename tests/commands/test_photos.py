@@ -213,7 +213,7 @@ def test_embed_photos_has_row_for_each_person_and_resumes(tmp_path, model, detec
     photo(tmp_path / "photos/none.png", 0)
     person(tmp_path / "photos/b.png")
     flags = (model, "--images=photos", "--out=out")
-    code, out, err = within("embed.py", *flags, cwd=tmp_path)
+    code, out, _ = within("embed.py", *flags, cwd=tmp_path)
     assert (code, len(detector)) == (0, 2)
     assert "no person found in 1 photo" in caplog.text
     assert "3 images in 1 file" in out
@@ -226,7 +226,7 @@ def test_embed_photos_has_row_for_each_person_and_resumes(tmp_path, model, detec
     after = scale.Shards(tmp_path / "out").mapped()
     assert sorted(after.path.tolist()) == [file, str(tmp_path / "photos/b.png")]
     np.testing.assert_allclose(
-        after.arrays["embedding"][after.path == file][0], before.embedding[0], atol=1e-5
+        after.features["embedding"][after.path == file][0], before.embedding[0], atol=1e-5
     )
 
 
