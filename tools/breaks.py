@@ -2111,8 +2111,8 @@ BREAKS = (
     Break(
         "a picture of any suffix is accepted as output",
         "keras_reid/cli/terminal.py",
-        ".lower() not in SUFFIXES",
-        ".lower() in SUFFIXES",
+        ".lower() not in PICTURES",
+        ".lower() in PICTURES",
         "cases/test_command_results.py::test_outputs_folder_or_not_picture_raises",
     ),
     Break(

@@ -24,6 +24,7 @@ from keras_reid.pixels import (
     graph_decode,
     graph_decode_upright,
     graph_orientation,
+    missing_decoder,
     stored_size,
 )
 
@@ -263,7 +264,7 @@ def unfit(path: StrPath) -> str | None:
         width, height = stored_size(path)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | IsADirectoryError)
-        return "a missing file" if missing else "another type of file"
+        return "a missing file" if missing else missing_decoder(path) or "another type of file"
     except Image.DecompressionBombError:
         return f"more than {MOST_PIXELS:,} pixels"
     except Exception as error:  # a broken header

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_reid.data import decodable, unfit, walk_images
-from keras_reid.data.readers.layouts import is_image, is_system, warn_of_skipped
+from keras_reid.data.readers.layouts import is_image
 from keras_reid.detection.photos import CropFolder
 from keras_reid.errors import invalid, invalid_file, printable
 from keras_reid.io import read_table, table_path
@@ -81,17 +81,7 @@ def _matching(pattern: str) -> Iterator[Path | str]:
     if "**" in parts:  # glob would follow links in circles
         folders = glob.glob(str(Path(*parts[: parts.index("**")])))
         return walk_images(*map(Path, folders), only=lambda path: _match(path.parts, parts))
-    return _images(file for file in glob.iglob(pattern) if not is_system(os.path.basename(file)))
-
-
-def _images(files: Iterable[str]) -> Iterator[str]:
-    skipped = []
-    for file in files:
-        if is_image(file) and os.path.isfile(file):
-            yield file
-        elif not os.path.isdir(file):
-            skipped.append(file)
-    warn_of_skipped(skipped)
+    return (file for file in glob.iglob(pattern) if is_image(file) and not os.path.isdir(file))
 
 
 def _match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
