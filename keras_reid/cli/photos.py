@@ -82,10 +82,11 @@ class Skipped:
             _warn(text, names)
         broken = len(self.unreadable)
         if broken > MAX_UNREADABLE * self.total:
+            others = "The others were processed. " if broken < self.total else ""
             raise InputError(
                 f"At most {100 * MAX_UNREADABLE:g} % of the images may be unreadable, got "
-                f"{broken:,} of {self.total:,}: {_reasons(self.unreadable)}. The others were "
-                "processed. Replace or remove these files."
+                f"{broken:,} of {self.total:,}: {_reasons(self.unreadable)}. {others}Replace or "
+                "remove these files."
             )
         if broken:
             text = f"skipped {counted(broken, 'unreadable image')}"

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_reid.data import decodable, unfit, walk_images
+from keras_reid import data
 from keras_reid.data.readers.layouts import is_image
 from keras_reid.detection.photos import CropFolder
 from keras_reid.errors import invalid, invalid_file, printable
@@ -45,7 +45,7 @@ def listed(images: StrPath | Iterable[str]) -> Iterator[ImageEntry]:
         check_once(source, (image.path for image in _of_table(source)))
         return _of_table(source)
     if source.is_dir():
-        return (_entry(file) for file in walk_images(source))
+        return (_entry(file) for file in data.walk_images(source))
     return (_entry(file) for file in _matching(str(source)))
 
 
@@ -55,7 +55,7 @@ def listed_persons(images: Iterable[ImageEntry], crops: CropFolder) -> Iterator[
     Files that do not decode are yielded too; they have no embedding.
     """
     for image in images:
-        decodes = unfit(image.path) is None and decodable(np.array([image.path])).all()
+        decodes = data.usable(np.array([image.path])).all()
         names = crops.names(image.path) if decodes else [image.path]
         yield from (image._replace(path=name) for name in names)
 
@@ -80,7 +80,7 @@ def _matching(pattern: str) -> Iterator[Path | str]:
     parts = Path(pattern).parts
     if "**" in parts:  # glob would follow links in circles
         folders = glob.glob(str(Path(*parts[: parts.index("**")])))
-        return walk_images(*map(Path, folders), only=lambda path: _match(path.parts, parts))
+        return data.walk_images(*map(Path, folders), only=lambda path: _match(path.parts, parts))
     return (file for file in glob.iglob(pattern) if is_image(file) and not os.path.isdir(file))
 
 
