@@ -13,6 +13,7 @@ EXTRAS = {
     "docs": ["mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],  # the site of docs/
     # Milvus and faiss; ONNX Runtime embeds without TensorFlow.
     "gallery": ["faiss-cpu>=1.9", "milvus-lite>=3.1", "onnxruntime>=1.19", "pymilvus>=3.0"],
+    "heif": ["pillow-heif>=1.0", "pillow>=11.3"],  # HEIC photos; AVIF by Pillow itself
     "hub": ["keras-hub>=0.19"],  # further pretrained backbones
     "litert": ["ai-edge-litert>=2.1"],  # exports for phones
     "onnx": ["onnx>=1.17", "onnxruntime>=1.19", "tf2onnx>=1.17"],  # exports for ONNX Runtime
@@ -31,7 +32,7 @@ EXTRAS = {
     "trackers": ["mlflow>=3.0", "wandb>=0.19"],  # --tracker
     "serving": ["tensorflow-serving-api>=2.21"],  # warm-up requests, gRPC clients
     "test": [
-        "keras_reid[demo,gallery,litert,onnx,openvino,plots,scale,serving]",
+        "keras_reid[demo,gallery,heif,litert,onnx,openvino,plots,scale,serving]",
         "hypothesis>=6.100",
         "import-linter>=2.0",
         "keras-cv>=0.9",

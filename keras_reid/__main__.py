@@ -15,6 +15,7 @@ COMMANDS = {
     "cluster": ("keras_reid.cli.cluster:run", "Group images by person."),
     "track": ("keras_reid.cli.track:run", "Follow persons through a video."),
     "embed": ("keras_reid.cli.embed:run", "Write embeddings of any number of images to files."),
+    "crop": ("keras_reid.cli.crop:run", "Write crops of the persons in photos."),
     "demo": ("keras_reid.demo.__main__:run", "Serve a search page for a browser."),
 }
 COMPLETION = "Print a script that completes commands and flags: bash or zsh."

@@ -10,7 +10,8 @@ import io
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,7 +23,18 @@ from keras_reid.errors import Shown, first_line, invalid
 if TYPE_CHECKING:
     import tensorflow as tf
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# Suffixes of the formats that Pillow reads, with those of HEIC, which needs pillow-heif.
+HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".tif", ".tiff", ".gif"),
+    *(".bmp", ".dib", *HEIF, ".avif", ".avifs", ".jp2", ".j2c", ".j2k", ".jpc", ".jpf", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".qoi", ".tga", ".icb", ".vda", ".vst", ".psd"),
+    *(".blp", ".bw", ".cur", ".dcx", ".dds", ".fit", ".fits", ".flc", ".fli", ".ftc", ".ftu"),
+    *(".gbr", ".icns", ".ico", ".iim", ".im", ".msp", ".pcd", ".pcx", ".pxr", ".ras", ".rgb"),
+    *(".rgba", ".sgi", ".xbm", ".xpm"),
+)
+# Formats that Pillow recognizes, but reads by other programs or not at all.
+UNREADABLE_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 END_OF_PNG = b"IEND\xaeB`\x82"  # with its checksum
 BY_PILLOW = 0  # instead of an orientation: TensorFlow decodes the file differently, or not
 UPRIGHT = {
@@ -38,6 +50,26 @@ UPRIGHT = {
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that the installed packages read, the usual ones first."""
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return tuple(name for name in Image.ID if name not in UNREADABLE_FORMATS)
+
+
+def missing_decoder(path: str | os.PathLike[str]) -> str | None:
+    """Return a description of a HEIC or AVIF file that the installed packages do not read."""
+    suffix = Path(path).suffix.lower()
+    for suffixes, name in ((HEIF, "HEIF"), ((".avif", ".avifs"), "AVIF")):
+        if suffix in suffixes and name not in _formats():
+            return f"a file that needs pip install '.[heif]' ({name})"
+    return None
+
+
 def decode(source: Source) -> np.ndarray:
     """Decode an image, or its first frame, to upright RGB without alpha, uint8 (h, w, 3).
 
@@ -47,14 +79,14 @@ def decode(source: Source) -> np.ndarray:
         source: path, content or open file of an image, or a PIL image, which is not changed.
 
     Raises:
-        InputError: the file is not a JPEG, PNG, BMP, GIF, WebP or TIFF image, or damaged, or has
+        InputError: the file is not an image in a format that Pillow reads, or damaged, or has
             more than 16 bits per channel.
     """
     with _decoding(source):
         if isinstance(source, Image.Image):
             return _upright_rgb(source)
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(file, formats=_formats()) as image:
             return _upright_rgb(image)
 
 
@@ -130,7 +162,7 @@ def _decoding(source: Source) -> Iterator[None]:
             name = getattr(source, "filename", "") or f"a PIL image of mode {source.mode}"
         else:
             name = source if isinstance(source, str | os.PathLike) else "the content of a file"
-        rule = "an intact JPEG, PNG, BMP, GIF, WebP or TIFF file of 8 or 16 bits per channel"
+        rule = "an intact image file of 8 or 16 bits per channel"
         received = Shown(f"{name} ({first_line(error)[:120]})")
         raise invalid("image", rule, received, "Convert or remove it.") from error
 
@@ -141,7 +173,7 @@ def graph_orientation(path: str | os.PathLike[str]) -> int:
     Raises:
         InputError: the file is not an image of a format that `decode` decodes.
     """
-    with _decoding(path), Image.open(path, formats=FORMATS) as image:
+    with _decoding(path), Image.open(path, formats=_formats()) as image:
         if image.format in ("JPEG", "MPO"):  # MPO: several JPEG images in one file
             # Pillow inverts all CMYK, TensorFlow only files with a segment of Adobe.
             return BY_PILLOW if image.mode == "CMYK" else _exif_orientation(image)
@@ -153,7 +185,7 @@ def graph_orientation(path: str | os.PathLike[str]) -> int:
 def _intact(png: bytes) -> bool:
     """Return whether the checksums of a PNG file are valid, as TensorFlow requires."""
     try:
-        with Image.open(io.BytesIO(png), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(png), formats=_formats()) as image:
             image.verify()
     except Exception:
         return False
@@ -161,8 +193,12 @@ def _intact(png: bytes) -> bool:
 
 
 def upright_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Return width and height of the upright image."""
-    with Image.open(path, formats=FORMATS) as image:
+    """Return width and height of the upright image.
+
+    Raises:
+        InputError: the file is not an image, or a damaged TIFF file.
+    """
+    with _decoding(path), Image.open(path, formats=_formats()) as image:
         if image.format == "TIFF":  # which Pillow turns upright as it loads the pixels
             _load(image)
         return image.size[::-1] if _exif_orientation(image) >= 5 else image.size
@@ -172,7 +208,7 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return width and height in the header."""
     with warnings.catch_warnings():  # Pillow warns of large images
         warnings.simplefilter("ignore")
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(path, formats=_formats()) as image:
             return image.size
 
 
@@ -180,7 +216,7 @@ def graph_decode(content: tf.Tensor, orientation: tf.Tensor | int = BY_PILLOW) -
     """`decode` for the content of a file in a graph of this process.
 
     Args:
-        content: content of a JPEG, PNG, BMP, GIF, WebP or TIFF file.
+        content: content of an image file.
         orientation: result of `graph_orientation`; `BY_PILLOW` calls Pillow.
 
     Raises:

@@ -16,6 +16,7 @@ from keras_reid import checks, data, evaluation, visualize
 from keras_reid.cli.common import ModelOptions
 from keras_reid.cli.features import stored_embeddings
 from keras_reid.cli.options import Command, option, reject
+from keras_reid.cli.photos import PhotoOptions, crop_name
 from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import check_outputs, check_picture, progress, say
 from keras_reid.errors import counted
@@ -31,12 +32,14 @@ Labels = tuple[np.ndarray, np.ndarray]  # identities (m,), and a mask (n,) of th
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterOptions(ModelOptions):
+class ClusterOptions(ModelOptions, PhotoOptions):
     """Options of `cluster`: the images or features, the parameters, and the files to write."""
 
     topic: ClassVar[str] = "cluster"
 
-    images: str | None = option("Folder of unlabeled images, with subfolders.", topic="data")
+    images: str | None = option(
+        "Folder of unlabeled images or photos, with subfolders.", topic="data"
+    )
     features: str | None = option(
         "Features instead of a model and images: an .npz or .mat file, or a folder of .npy files.",
         topic="data",
@@ -76,7 +79,8 @@ class ClusterResult(evaluation.Clustering):
     """Labels (n,) of the images, with the other printed results.
 
     Attributes:
-        path: files (n,) of the labels; None for stored features.
+        path: files (n,) of the labels, `photo.jpg#2` for the second person of a photo; None for
+            stored features.
         scores: scores by the identities of the data set; None if they are unknown.
     """
 
@@ -96,13 +100,13 @@ def cluster(options: ClusterOptions) -> ClusterResult:
         check_replaceable(options.out, FOLDERS)  # before images are embedded
     check_picture(contact_sheet=options.contact_sheet)
     files, sources = options.features, (options.images, options.dataset, options.features)
-    pictures = "--features has no images for --out and --contact_sheet. Write a --csv."
+    missing = "--features has no images for --out and --contact_sheet. Write a --csv."
     reject(
         (files and options.model_name, "--features excludes a model."),
         (sum(map(bool, sources)) != 1, "One of --images, --dataset and --features is required."),
-        (files and (options.out or options.contact_sheet), pictures),
+        (files and (options.out or options.contact_sheet), missing),
     )
-    path, features, labels = _stored(options) if files else _embedded(options)
+    path, pictures, features, labels = _stored(options) if files else _embedded(options)
     groups = evaluation.clustering(
         features,
         options.method,
@@ -118,22 +122,28 @@ def cluster(options: ClusterOptions) -> ClusterResult:
     if labels is not None and len(labels[0]):
         scores = evaluation.cluster_scores(labels[0], groups.labels[labels[1]])
         say(str(scores))
-    _write(options, path, groups.labels, features)
+    _write(options, path, pictures, groups.labels, features)
+    if options.images:
+        options.finder.skipped.finish()
     return ClusterResult(**vars(groups), path=path, scores=scores)
 
 
 def _write(
-    options: ClusterOptions, path: np.ndarray | None, person: np.ndarray, features: np.ndarray
+    options: ClusterOptions,
+    path: np.ndarray | None,
+    pictures: np.ndarray | None,
+    person: np.ndarray,
+    features: np.ndarray,
 ) -> None:
     """Write the outputs and print their paths."""
-    if options.out and path is not None:
-        _write_folders(path, person, Path(options.out), options.overwrite)
+    if options.out and path is not None and pictures is not None:
+        _write_folders(path, pictures, person, Path(options.out), options.overwrite)
         say(f"folders: {options.out}")
     if options.csv:
         _write_csv(path, person, Path(options.csv), options.overwrite)
         say(f"table: {options.csv}")
     if options.contact_sheet:
-        sheet = visualize.draw_groups(path, person, features)
+        sheet = visualize.draw_groups(pictures, person, features)
         with new_file(options.contact_sheet, options.overwrite) as file:
             sheet.save(file)
         say(f"contact sheet: {options.contact_sheet}")
@@ -177,43 +187,48 @@ def _pairs(options: ClusterOptions) -> tuple[float, float] | None:
     return sure, possible
 
 
-def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, Labels | None]:
-    """Return paths and features of images, and their labels if they are known."""
+def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, np.ndarray, Labels | None]:
+    """Return names, files and features of images, and their labels if they are known."""
     if options.images:
-        images = data.unlabeled(options.images)
-    else:
-        dataset = options.dataset_of(options.dataset, options.data_dir, "Images of a data set")
-        checks.one_of(dataset.parts(), part=options.part)
-        images = dataset.parts()[options.part]
+        paths = data.unlabeled(options.images).path.tolist()
+        import_keras()
+        options.check_images(paths)
+        persons = options.finder.require(paths)
+        return persons.names, persons.files, options.embedder()(persons.images), None
+    dataset = options.dataset_of(options.dataset, options.data_dir, "Images of a data set")
+    checks.one_of(dataset.parts(), part=options.part)
     import_keras()
-    images = data.readable(images, progress=progress("reading images"))
+    images = data.readable(dataset.parts()[options.part], progress=progress("reading images"))
     columns = images.per_tracklet()
     rows = ~(columns.distractor | columns.unlabeled)
-    labels = None if options.images else (columns.identity[rows], rows)
-    return columns.path, options.embedder()(images), labels
+    labels = columns.identity[rows], rows
+    return columns.path, columns.path, options.embedder()(images), labels
 
 
-def _stored(options: ClusterOptions) -> tuple[None, np.ndarray, Labels | None]:
+def _stored(options: ClusterOptions) -> tuple[None, None, np.ndarray, Labels | None]:
     """Return features of a file, and their labels if they are known."""
     features, stored = stored_embeddings(str(options.features), "features")
     labels = None
     if stored.identity is not None:
         rows = ~unlabeled(stored, stored.identity)
         labels = stored.identity[rows], rows
-    return None, features, labels
+    return None, None, features, labels
 
 
 def _name(person: int) -> str:
     return "unassigned" if person < 0 else f"person_{person + 1:04d}"
 
 
-def _write_folders(path: np.ndarray, person: np.ndarray, root: Path, overwrite: bool) -> None:
+def _write_folders(
+    path: np.ndarray, pictures: np.ndarray, person: np.ndarray, root: Path, overwrite: bool
+) -> None:
     """Copy images as `ROW_NAME`, because files in several folders may have one name."""
+    columns = zip(path.tolist(), pictures.tolist(), person.tolist(), strict=True)
     with new_folder(root, FOLDERS if overwrite else ()) as staged:
-        for row, (file, number) in enumerate(zip(path.tolist(), person.tolist(), strict=True)):
+        for row, (name, file, number) in enumerate(columns):
             folder = staged / _name(number)
             folder.mkdir(exist_ok=True)
-            shutil.copyfile(file, folder / f"{row:06d}_{Path(file).name}")
+            shutil.copyfile(file, folder / f"{row:06d}_{crop_name(name, file)}")
 
 
 def _write_csv(path: np.ndarray | None, person: np.ndarray, file: Path, overwrite: bool) -> None:

@@ -8,20 +8,17 @@ share the work. It exits with code 1 if more than 1 % of the images fail.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from absl import logging
-
 from keras_reid import inference, scale
 from keras_reid.cli.common import ModelOptions
 from keras_reid.cli.options import Command, option, reject
+from keras_reid.cli.photos import PhotoOptions, Skipped
 from keras_reid.cli.terminal import progress, say
-from keras_reid.errors import InputError, counted
-
-MOST_SHOWN = 5
-MOST_FAILED = 0.01  # maximum fraction of the images
+from keras_reid.errors import counted
+from keras_reid.scale.listing import listed
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedOptions(ModelOptions):
+class EmbedOptions(ModelOptions, PhotoOptions):
     """Options of `embed`: the images, the model, and the folder to write."""
 
     unused: ClassVar[str] = "dataset data_dir protocol keypoints keypoints_cache"
@@ -56,6 +53,8 @@ def embed(options: EmbedOptions) -> "scale.Shards":
         InputError: more than 1 % of the images fail; the embeddings of the others are written.
     """
     reject((not options.images or not options.out, "--images and --out are required."))
+    if options.strict:
+        options.check_images([image.path for image in listed(str(options.images))])
     embedder = options.loaded
     shards = scale.embed(
         str(options.images),
@@ -68,20 +67,13 @@ def embed(options: EmbedOptions) -> "scale.Shards":
         options.workers,
         progress("embedding"),
         options.overwrite,
+        None if options.detect == "never" else options.photos,
         **options.loading,
     )
     failed, total = shards.failed, len(shards)
     size = f"{counted(total, 'image')} in {counted(shards.count, 'file')}"
     say(f"{size} of {shards.folder}, {failed:,} failed")
-    if failed:
-        names = ", ".join(shards.unreadable(MOST_SHOWN)) + (", …" if failed > MOST_SHOWN else "")
-        text = f"Images that cannot be decoded have null embeddings: {names}."
-        if failed > MOST_FAILED * total:
-            raise InputError(
-                f"At most {MOST_FAILED:.0%} of the images may fail, got {failed:,} of {total:,}. "
-                f"{text} Replace these files and run the same command again."
-            )
-        logging.warning("%s", text)
+    Skipped(total, shards.unreadable(failed), options.photos.absent).finish()
     return shards
 
 

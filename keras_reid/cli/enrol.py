@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import data, gallery, scale
-from keras_reid.cli.common import GalleryOptions
+from keras_reid.cli.photos import GalleryPhotoOptions
 from keras_reid.cli.terminal import progress, say
 from keras_reid.errors import InputError, counted
 from keras_reid.io import content_digest, read_table, table_path
@@ -63,7 +63,7 @@ class Enrolment:
         return (
             f"enrolled {counted(self.added, 'image')}, {self.replaced:,} embedded again (changed), "
             f"{self.moved:,} moved (another identity, camera or time), {self.kept:,} already "
-            f"enrolled, {len(self.unfit):,} skipped (unreadable)"
+            f"enrolled, {len(self.unfit):,} skipped"
         )
 
     def update(self, people: gallery.Gallery, block: Block) -> None:
@@ -92,11 +92,9 @@ class Enrolment:
         self.moved += int(changes.moved.sum())
         self.kept += int((~(changes.new | changes.replaced | changes.moved)).sum())
 
-    def print_summary(self, options: GalleryOptions, people: gallery.Gallery) -> None:
+    def print_summary(self, options: GalleryPhotoOptions, people: gallery.Gallery) -> None:
         """Print the counts, the skipped files and the size of the gallery."""
         say(str(self))
-        for path in self.unfit[:10]:
-            say(f"  skipped: {path} ({data.unfit(path) or 'damaged image'})")
         images, identities = people.count(), len(people.identities())
         size = f"{counted(images, 'image')} of {counted(identities, 'identity')}"
         say(f"{options.uri}: {size}")
@@ -105,7 +103,7 @@ class Enrolment:
             say(f"match probabilities adapted to {count}")
 
 
-def enrol(options: GalleryOptions, arguments: list[str]) -> Enrolment:
+def enrol(options: GalleryPhotoOptions, arguments: list[str]) -> Enrolment:
     """Add the images of a folder or list, embedded here, or the embeddings of `embed.py`."""
     source = Path(arguments[0])
     stored = scale.Shards.holds(source)
@@ -120,12 +118,16 @@ def enrol(options: GalleryOptions, arguments: list[str]) -> Enrolment:
             done += len(block.digests)
             report(done, total)
         counts.print_summary(options, people)
+    if not stored:
+        options.finder.skipped.total = total
+        options.finder.skipped.finish()
     return counts
 
 
-def _image_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[Block]]:
+def _image_blocks(options: GalleryPhotoOptions, source: Path) -> tuple[int, Iterator[Block]]:
     images, times = _people(source)
     check_once(source, images.path.tolist())
+    options.check_images(images.path.tolist())
     names = options.settings.get("attribute_names")
     embed = options.embedder(also=("attribute_probabilities",) if names else ())
 
@@ -134,10 +136,11 @@ def _image_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[
         paths = chunk.path.tolist()
 
         def columns(rows: np.ndarray) -> Columns:
-            rows = rows[data.usable(chunk.path[rows], progress("reading images"))]
+            persons = options.finder.find(chunk.path[rows], one=True)
+            rows = rows[persons.rows]
             if not len(rows):
                 return rows, {}
-            outputs = embed(chunk[rows])
+            outputs = embed(replace(chunk[rows], path=persons.files))
             if not names:
                 return rows, {"embeddings": outputs}
             attributes = outputs["attribute_probabilities"]
@@ -155,7 +158,7 @@ def _image_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[
     return len(images), map(block, range(0, len(images), CHUNK))
 
 
-def _shard_blocks(options: GalleryOptions, source: Path) -> tuple[int, Iterator[Block]]:
+def _shard_blocks(options: GalleryPhotoOptions, source: Path) -> tuple[int, Iterator[Block]]:
     shards = scale.Shards(source)
     tables = map(shards.listed, shards.numbers)
     check_once(source, (path for table in tables for path in table["path"].to_pylist()))

@@ -111,7 +111,8 @@ class Command:
         options: dataclass of `option`s.
         shown: names of the flags in --help; --helpfull lists all.
         settings: further flags; those with a value are the dict `settings` of the options.
-        words: subcommands. Arguments that are not flags become `words` of the options.
+        words: subcommands; empty: none. Arguments that are not flags become `words` of the
+            options. None: there are no such arguments.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Command:
         options: type,
         *shown: str,
         settings: Fields = (),
-        words: Sequence[str] = (),
+        words: Sequence[str] | None = None,
     ) -> None:
         self.act = act
         self.options = options
@@ -159,7 +160,7 @@ class Command:
         if isinstance(sys.stdout, io.TextIOWrapper):  # its code page may lack letters of a name
             sys.stdout.reconfigure(errors="replace")
         arguments = {one.name: values[one.name].value for one in self.fields}
-        if argv[1:] and not self.words:
+        if argv[1:] and self.words is None:
             print_error(f"Flags start with --, got {' '.join(argv[1:])}.")
             sys.exit(2)
         try:
@@ -167,7 +168,7 @@ class Command:
             if self.settings:
                 settings = {one.name: arguments.pop(one.name) for one in self.settings}
                 arguments["settings"] = {k: v for k, v in settings.items() if v is not None}
-            if self.words:
+            if self.words is not None:
                 arguments["words"] = tuple(argv[1:])
             options = self.options(**arguments)
             _check_backend()

@@ -20,13 +20,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-from keras_reid import data, evaluation, gallery, reranking, visualize
+from keras_reid import evaluation, gallery, reranking, visualize
 from keras_reid.cli.calibrate import calibrate
-from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.enrol import Enrolment, enrol
 from keras_reid.cli.options import Command, option, reject
+from keras_reid.cli.photos import GalleryPhotoOptions
 from keras_reid.cli.startup import import_keras
-from keras_reid.cli.terminal import check_outputs, progress, say, say_json
+from keras_reid.cli.terminal import check_outputs, say, say_json
 from keras_reid.cli.verify import Pair, compare_pairs, missing_calibration
 from keras_reid.errors import InputError, counted, invalid
 from keras_reid.io import new_file
@@ -34,7 +34,7 @@ from keras_reid.names import natural
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchOptions(GalleryOptions):
+class SearchOptions(GalleryPhotoOptions):
     """Options of a search.
 
     Attributes:
@@ -149,28 +149,32 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
         return _show(options, [_description_result(options, where)])
     if options.rerank != "none":
         import_keras()
-    images = data.query_images(arguments, progress=progress("reading images"))
-    embeddings = options.embedder()(images)
+    options.check_images(arguments)
+    persons = options.finder.require(arguments)
+    embeddings = options.embedder()(persons.images)
+    names = persons.names.tolist()
     with gallery.open(options.uri) as people:
         search: dict[str, Any] = {
             "top_k": min(options.top_k, max(1, people.count())),
             "filter": where,
-            "query_cameras": options.query_camera and [options.query_camera] * len(arguments),
+            "query_cameras": options.query_camera and [options.query_camera] * len(names),
             "model_fingerprint": options.fingerprint,
             "reranking": reranking.full_name(options.rerank),
             "shortlist": max(options.top_k, options.shortlist),
         }
         if options.calibrated(people) is None:
             lists = people.search(embeddings, **search)
-            results = [_uncalibrated_result(*pair) for pair in zip(arguments, lists, strict=True)]
+            results = [_uncalibrated_result(*pair) for pair in zip(names, lists, strict=True)]
         else:
             decided = people.identify(embeddings, limits=options.limits, **search)
             results = [
                 QueryResult(image, one.identity, one.hits, one.decision, str(one))
-                for image, one in zip(arguments, decided, strict=True)
+                for image, one in zip(names, decided, strict=True)
             ]
         recall = people.store.stats().get("recall")
-    return _show(options, results, recall)
+    _show(options, results, recall)
+    options.finder.skipped.finish()
+    return results
 
 
 def _uncalibrated_result(image: str, hits: list[gallery.SearchResult]) -> QueryResult:
@@ -209,7 +213,10 @@ def _show(
                 say(f"{rank:>4}  {hit.distance:.4f}  {hit.identity:<12} {camera:<10} {hit.image}")
     if options.html:
         description = {"described": bool(options.description)}
-        pages = [{**r.to_dict(), "answer": r.text, **description} for r in results]
+        pages = [
+            {**r.to_dict(), **options.finder.picture(r.image), "answer": r.text, **description}
+            for r in results
+        ]
         with new_file(options.html, options.overwrite) as file:
             file.write_text(visualize.search_page(pages), encoding="utf-8")
     return results
@@ -220,12 +227,13 @@ def verify(options: SearchOptions, arguments: list[str]) -> list[Pair]:
     results = compare_pairs(options, arguments)
     if options.output == "json":
         options.say_results("pairs", results)
-        return results
-    if results and results[0].decision is None:
-        say(missing_calibration(options))
-    for first, second, distance, decision in results:
-        verdict = "" if decision is None else str(decision)
-        say(f"{distance:.4f}  {verdict:<22} {first}  {second}")
+    else:
+        if results[0].decision is None:
+            say(missing_calibration(options))
+        for first, second, distance, decision in results:
+            verdict = "" if decision is None else str(decision)
+            say(f"{distance:.4f}  {verdict:<22} {first}  {second}")
+    options.finder.skipped.finish()
     return results
 
 

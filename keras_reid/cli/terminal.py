@@ -10,10 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from keras_reid.data import SUFFIXES
 from keras_reid.errors import invalid, printable
 from keras_reid.io import check_writable, new_file
 
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")  # written formats
 EVERY = 10.0  # seconds between lines of progress in a pipe
 AFTER = 2.0  # seconds until a bar is shown on a terminal
 
@@ -74,8 +74,8 @@ def progress(name: str) -> Callable[[int, int | None], None]:
 def check_picture(**outputs: str | None) -> None:
     """Raise for an output file, by its flag, that has another suffix than a picture."""
     for name, file in outputs.items():
-        if file and Path(file).suffix.lower() not in SUFFIXES:
-            raise invalid(name, f"a path that ends in {', '.join(SUFFIXES)}", file)
+        if file and Path(file).suffix.lower() not in PICTURES:
+            raise invalid(name, f"a path that ends in {', '.join(PICTURES)}", file)
 
 
 def check_outputs(overwrite: bool = False, **outputs: str | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_reid import data, evaluation, gallery, inference
-from keras_reid.cli.common import GalleryOptions
+from keras_reid.cli.photos import GalleryPhotoOptions
 from keras_reid.cli.terminal import progress
 from keras_reid.errors import InputError
 from keras_reid.io import read_table, table_path
@@ -34,13 +34,22 @@ class Pair(NamedTuple):
         return {**values, "verdict": verdict, "probability": probability}
 
 
-def compare_pairs(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
+def compare_pairs(options: GalleryPhotoOptions, arguments: list[str]) -> list[Pair]:
     """Compare two images, all images of two folders, or the pairs of a table."""
     if options.gallery is not None:
         gallery.check_exists(options.uri)  # before the images are embedded
         inference.as_embedder(options.comparer)
+    options.comparer  # noqa: B018  raises for an invalid model before the images are read
     pairs = _table(Path(arguments[0])) if len(arguments) == 1 else _product(*arguments)
-    distances = _distances(options, pairs)
+    paths = list(dict.fromkeys(path for pair in pairs for path in pair))
+    options.check_images(paths)
+    persons = options.finder.require(paths, one=True)
+    files = {paths[row]: file for row, file in zip(persons.rows, persons.files, strict=True)}
+    pairs = [pair for pair in pairs if {*pair} <= {*files}]
+    if not pairs:
+        options.finder.skipped.finish()
+        raise InputError("Both images of a pair must show a person to use. Pass other images.")
+    distances = _distances(options, [(files[first], files[second]) for first, second in pairs])
     calibration = _calibration(options)
     decisions: list[gallery.Decision | None] = [None] * len(pairs)
     if calibration is not None:
@@ -50,7 +59,7 @@ def compare_pairs(options: GalleryOptions, arguments: list[str]) -> list[Pair]:
     return [Pair(*pair, distance, decision) for pair, distance, decision in results]
 
 
-def missing_calibration(options: GalleryOptions) -> str:
+def missing_calibration(options: GalleryPhotoOptions) -> str:
     """Return the message for results without a decision, because there is no calibration."""
     if isinstance(options.comparer, inference.PairVerifier):
         fix = "Train it with query and gallery images, or with --holdout,"
@@ -59,21 +68,21 @@ def missing_calibration(options: GalleryOptions) -> str:
     return f"The model has no calibration. {fix} to get probabilities."
 
 
-def _distances(options: GalleryOptions, pairs: list[tuple[str, str]]) -> np.ndarray:
-    """Return the distances (n,) of pairs of paths."""
+def _distances(options: GalleryPhotoOptions, pairs: list[tuple[str, str]]) -> np.ndarray:
+    """Return the distances (n,) of pairs of files."""
     paths = list(dict.fromkeys(path for pair in pairs for path in pair))
-    images = data.query_images(paths, progress=progress("reading images"))
     if isinstance(options.comparer, inference.PairVerifier):
         left, right = ([pair[side] for pair in pairs] for side in (0, 1))
         report = progress("comparing")
         return options.comparer.distances(left, right, options.embed_batch_size, report)
+    images = data.PersonImages(np.array(paths), np.zeros(len(paths), int), None)
     embeddings = np.asarray(options.embedder()(images), np.float64)
     row = {path: i for i, path in enumerate(paths)}
     first, second = (embeddings[[row[pair[side]] for pair in pairs]] for side in (0, 1))
     return np.linalg.norm(first - second, axis=1)
 
 
-def _calibration(options: GalleryOptions) -> evaluation.MatchCalibration | None:
+def _calibration(options: GalleryPhotoOptions) -> evaluation.MatchCalibration | None:
     """Return the calibration of the gallery if one is given, else that of the model."""
     if options.gallery is None:
         return options.comparer.calibration

@@ -6,7 +6,7 @@ from PIL import Image
 
 from keras_reid.errors import InputError
 from keras_reid.names import StrPath
-from keras_reid.pixels import decode, stored_size
+from keras_reid.pixels import decode, missing_decoder, stored_size
 
 LEAST_PIXELS, MOST_PIXELS = 8, 10**8  # minimum of a side; maximum of the image
 # Smaller files have fewer than MOST_PIXELS: PNG compresses a byte of 8 pixels to at least 1/1032.
@@ -19,7 +19,7 @@ def unfit(path: StrPath) -> str | None:
         width, height = stored_size(path)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | IsADirectoryError)
-        return "a missing file" if missing else "another type of file"
+        return "a missing file" if missing else missing_decoder(path) or "another type of file"
     except Image.DecompressionBombError:
         return f"more than {MOST_PIXELS:,} pixels"
     except Exception as error:  # a broken header

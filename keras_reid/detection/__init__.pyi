@@ -1,3 +1,4 @@
 from .loading import Detector, detector_of
+from .photos import Photos, cropped, is_photo, person_boxes
 
-__all__ = ["Detector", "detector_of"]
+__all__ = ["Detector", "Photos", "cropped", "detector_of", "is_photo", "person_boxes"]

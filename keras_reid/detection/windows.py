@@ -14,6 +14,8 @@ Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 SIDE = 300  # side of a square that the network gets, in pixels
 EDGE = 0.01  # fraction of a window within which a box touches its edge
 MIN_SCORE = 0.3
+# Minimum height of a person in the frame, a large and a small window, in sides of the small window.
+LEAST_HEIGHTS = (0.5, 0.75, 0)
 COVERED = 0.6  # fraction of the area of a part of a person that higher boxes cover
 HIGHER = 1.25  # height of a person in heights of its part
 
@@ -24,9 +26,9 @@ def detect_in_windows(network: Network, frame: np.ndarray) -> tuple[np.ndarray, 
     The sides of the windows are the shorter side of the frame, and half of it. Windows overlap by
     half and are resized to the network's input. A box that touches an edge of its window inside the
     frame is dropped, because a neighboring window shows the whole person. The whole frame and the
-    large windows add persons that are too high for a small window; boxes of a smaller window that
-    lie inside such persons are parts of them and are dropped. Of boxes with an IoU above 0.5 only
-    the one of the highest score is kept.
+    large windows add persons that are too high for a small window. Boxes of a smaller window inside
+    persons that are higher than it are parts of them and are dropped. Of boxes with an IoU above
+    0.5 only the one of the highest score is kept.
     """
     height, width = frame.shape[:2]
     shorter = min(height, width)
@@ -39,10 +41,9 @@ def detect_in_windows(network: Network, frame: np.ndarray) -> tuple[np.ndarray, 
         rows = slice(first, first + len(level))
         first += len(level)
         kept = (scores[rows] >= MIN_SCORE) & (found[rows][..., 2:].min(-1) > 0)
-        if number < len(levels) - 1:
-            kept &= found[rows][..., 3] > half / 2
+        kept &= found[rows][..., 3] > LEAST_HEIGHTS[number] * half
         new, score = found[rows][kept], scores[rows][kept]
-        whole = ~_are_parts(new, boxes)
+        whole = ~_are_parts(new, boxes[boxes[:, 3] > half])
         boxes, sure = without_overlaps(
             np.concatenate([boxes, new[whole]]), np.concatenate([sure, score[whole]])
         )

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from keras_reid import checks
-from keras_reid.errors import InputError, Shown, invalid
-from keras_reid.io import check_writable, locked, new_folder, replaced_file
+from keras_reid.errors import Shown, invalid, invalid_file
+from keras_reid.io import check_writable, locked, replaced_file
 from keras_reid.scale.listing import ImageEntry
-from keras_reid.scale.shards import ABOUT, CONTENTS, LISTING, Shards, arrow_package
+from keras_reid.scale.shards import ABOUT, CROPS, LISTING, MAPPED, Shards, arrow_package
 
 
 def create(
@@ -43,16 +43,9 @@ def create(
         raise invalid("images", "at least one image", Shown("none"), "Check the path.")
     rows = itertools.chain(first, rows)
     if overwrite:
-        with locked(folder.with_name(f".{folder.name}.lock"), wait=True):
-            if Shards.holds(folder) and Shards(folder).about != about:
-                _write(folder, _blocks(rows, shard_size), about, CONTENTS)
-                return Shards(folder)
+        _clear(folder, about)
     if not Shards.holds(folder):
-        try:
-            _write(folder, _blocks(rows, shard_size), about)
-        except InputError:
-            if not Shards.holds(folder):  # another process may have created it
-                raise
+        _create(folder, _blocks(rows, shard_size), about)
         return _same(Shards(folder), about)
     shards = _same(Shards(folder), about)
     with locked(folder / ".listing.lock", wait=True), replaced_file(folder / LISTING) as new:
@@ -60,16 +53,28 @@ def create(
     return Shards(folder)
 
 
-def _write(
-    folder: Path,
-    blocks: Iterable[Sequence[ImageEntry]],
-    about: Mapping[str, Any],
-    replaceable: Sequence[str] = (),
-) -> None:
-    """Write a folder with a listing, and without embeddings."""
-    with new_folder(folder, replaceable) as staged:
-        _write_listing(blocks, staged / LISTING)
-        (staged / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+def _clear(folder: Path, about: Mapping[str, Any]) -> None:
+    """Remove the files of earlier calls with other settings; crops can be used again."""
+    with locked(folder / ".listing.lock", wait=True):
+        if Shards.holds(folder) and Shards(folder).about != about:
+            for pattern in (ABOUT, LISTING, MAPPED, "part-*.parquet"):
+                for file in folder.glob(pattern):
+                    file.unlink()
+
+
+def _create(folder: Path, blocks: Iterable[Sequence[ImageEntry]], about: Mapping[str, Any]) -> None:
+    """Write the first listing, and the settings last; listing the images may write crops."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(path.name != CROPS and not path.name.startswith(".") for path in folder.iterdir()):
+        fix = "Choose another path."
+        raise invalid_file(folder, "be a new or empty folder", "other files", fix)
+    with locked(folder / ".listing.lock", wait=True):
+        if Shards.holds(folder):  # another process may have created it
+            return
+        with replaced_file(folder / LISTING) as new:
+            _write_listing(blocks, new)
+        with replaced_file(folder / ABOUT) as new:
+            new.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 def _blocks(rows: Iterator[ImageEntry], size: int) -> Iterator[list[ImageEntry]]:
@@ -110,5 +115,6 @@ def _updated(
 def _same(shards: Shards, about: Mapping[str, Any]) -> Shards:
     for name, value in about.items():
         fix = f"{shards.folder} has this value. Choose another folder, or set `overwrite`."
-        checks.one_of([shards.about.get(name)], fix, **{name: value})
+        # Folders of earlier versions do not have all settings.
+        checks.one_of([shards.about.get(name, value)], fix, **{name: value})
     return shards

@@ -12,14 +12,16 @@ import numpy as np
 
 from keras_reid import checks, inference
 from keras_reid.data.inputs import decoding_batches
+from keras_reid.detection import Photos
+from keras_reid.detection.photos import CropFolder
 from keras_reid.errors import InputError, Shown, invalid
 from keras_reid.io import content_digest
 from keras_reid.names import StrPath, expanded
 from keras_reid.saving import register
 from keras_reid.scale.creation import create
-from keras_reid.scale.listing import listed
+from keras_reid.scale.listing import listed, listed_persons
 from keras_reid.scale.registry import ENGINES
-from keras_reid.scale.shards import Shards
+from keras_reid.scale.shards import CROPS, Shards
 
 if TYPE_CHECKING:
     import keras
@@ -40,6 +42,7 @@ def embed(
     workers: int | None = None,
     progress: Progress | None = None,
     overwrite: bool = False,
+    photos: Photos | None = None,
     **options: Any,
 ) -> Shards:
     """Write L2-normalized embeddings of all images to Parquet files in the folder `out`.
@@ -65,6 +68,8 @@ def embed(
         workers: number of Ray processes, each with a model; None: one for each machine.
         progress: called with the numbers of processed and of all images.
         overwrite: replace a folder of an earlier call with other images, model or settings.
+        photos: finder of persons. Each person of a photo is an image `photo.jpg#2`; the crops are
+            in the folder `_crops` of `out`. None: images show one person each.
         options: further arguments of `inference.load`.
 
     Raises:
@@ -87,7 +92,12 @@ def embed(
         "flip": worker.flip,
         "fingerprint": worker.fingerprint,
     }
-    shards = create(expanded(out).absolute(), listed(images), shard_size, about, overwrite)
+    folder, entries = expanded(out).absolute(), listed(images)
+    about["detect"] = "never" if photos is None else photos.mode
+    if photos is not None:
+        about["detector"] = photos.name
+        entries = listed_persons(entries, CropFolder(folder / CROPS, photos))
+    shards = create(folder, entries, shard_size, about, overwrite)
     report = progress or (lambda done, total: None)
     total = len(shards)
     pending = dict(enumerate(shards.sizes))
@@ -146,12 +156,14 @@ class Worker:
         """Embed the files of a shard that are new or changed, or did not decode before."""
         table = shards.listed(number)
         paths = table["path"].to_pylist()
-        digests = [content_digest(path) for path in paths]  # before the files are decoded
+        crops = CropFolder(shards.folder / CROPS)
+        files = [crops.file(path) for path in paths]
+        digests = [content_digest(file) for file in files]  # before the files are decoded
         vectors = shards.vectors(number)
         contents = enumerate(zip(paths, digests, strict=True))
         rows = {row: vectors[content] for row, content in contents if content in vectors}
         todo = np.array([row for row in range(len(paths)) if row not in rows], int)
-        decoded = dict(self._decoded(todo, paths)) if len(todo) else {}
+        decoded = dict(self._decoded(todo, files)) if len(todo) else {}
         if not decoded and shards.complete(number) and shards.digests(number) == digests:
             return
         rows = dict(sorted((rows | decoded).items()))

@@ -7,8 +7,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_reid.data import walk_images
-from keras_reid.data.readers.layouts import is_image, is_system, warn_of_skipped
+import numpy as np
+
+from keras_reid import data
+from keras_reid.data.readers.layouts import is_image
+from keras_reid.detection.photos import CropFolder
 from keras_reid.errors import invalid, invalid_file, printable
 from keras_reid.io import read_table, table_path
 from keras_reid.names import StrPath, expanded, normalized, repeated, resolved
@@ -42,8 +45,19 @@ def listed(images: StrPath | Iterable[str]) -> Iterator[ImageEntry]:
         check_once(source, (image.path for image in _of_table(source)))
         return _of_table(source)
     if source.is_dir():
-        return (_entry(file) for file in walk_images(source))
+        return (_entry(file) for file in data.walk_images(source))
     return (_entry(file) for file in _matching(str(source)))
+
+
+def listed_persons(images: Iterable[ImageEntry], crops: CropFolder) -> Iterator[ImageEntry]:
+    """Yield an entry for each person of photos, and the other images unchanged.
+
+    Files that do not decode are yielded too; they have no embedding.
+    """
+    for image in images:
+        decodes = data.usable(np.array([image.path])).all()
+        names = crops.names(image.path) if decodes else [image.path]
+        yield from (image._replace(path=name) for name in names)
 
 
 def check_once(source: Path, paths: Iterable[str]) -> None:
@@ -66,18 +80,8 @@ def _matching(pattern: str) -> Iterator[Path | str]:
     parts = Path(pattern).parts
     if "**" in parts:  # glob would follow links in circles
         folders = glob.glob(str(Path(*parts[: parts.index("**")])))
-        return walk_images(*map(Path, folders), only=lambda path: _match(path.parts, parts))
-    return _images(file for file in glob.iglob(pattern) if not is_system(os.path.basename(file)))
-
-
-def _images(files: Iterable[str]) -> Iterator[str]:
-    skipped = []
-    for file in files:
-        if is_image(file) and os.path.isfile(file):
-            yield file
-        elif not os.path.isdir(file):
-            skipped.append(file)
-    warn_of_skipped(skipped)
+        return data.walk_images(*map(Path, folders), only=lambda path: _match(path.parts, parts))
+    return (file for file in glob.iglob(pattern) if is_image(file) and not os.path.isdir(file))
 
 
 def _match(parts: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -25,7 +25,7 @@ from keras_reid.scale.listing import ImageEntry
 
 # Readers of Parquet folders skip names that begin with "_". *.parquet does not match the listing.
 LISTING, ABOUT, MAPPED = "_listing", "_embed.json", "_embedding.npy"
-CONTENTS = (LISTING, ABOUT, MAPPED, "part-*.parquet", ".*.lock")  # names in the folder
+CROPS = "_crops"  # folder of the persons of photos
 UNREADABLE, DIMENSION = b"unreadable", b"dimension"
 
 

@@ -11,6 +11,7 @@ from .pictures import draw_heat as draw_heat
 from .pictures import draw_keypoints as draw_keypoints
 from .pictures import draw_ranked_lists as draw_ranked_lists
 from .tensorboard import Board as Board
+from .track_pictures import draw_boxes as draw_boxes
 from .track_pictures import draw_timeline as draw_timeline
 from .track_pictures import draw_tracks as draw_tracks
 from .videos import check_video as check_video

@@ -28,6 +28,7 @@ TEMPLATES = Environment(
 )
 SCORES = ("mAP", "mAP_trapezoid", "mINP")
 FAR = 1e-2  # FAR of the threshold in the report's histogram
+PHOTO_HEIGHT = 400  # in pixels
 CHANGES = 10  # queries with the largest gains, and as many with the largest losses
 
 
@@ -39,7 +40,8 @@ def search_page(queries: Sequence[Mapping[str, Any]], height: int = 128) -> str:
             `hits`, each a mapping with `image`, `identity`, `camera` and `distance`. `described` is
             true for searches by attributes; their distances are misfits. With a `verdict`, "match",
             "possible match" or "no match", images of the nearest person have a green, amber or gray
-            frame.
+            frame. `name` replaces the path of the query image, and `photo`, uint8 RGB `(h, w, 3)`,
+            is shown above it.
         height: height of the pictures in pixels. Unreadable files become gray boxes.
 
     Example:
@@ -71,9 +73,16 @@ def _searched(query: Mapping[str, Any], height: int) -> dict[str, Any]:
 
     return {
         "answer": str(query["answer"]),
-        "picture": picture(query["image"], height),
+        "photo": None if query.get("photo") is None else picture(query["photo"], PHOTO_HEIGHT),
+        "picture": picture(query["image"], height) | {"name": _name(query)},
         "hits": [shown(hit, rank) for rank, hit in enumerate(query["hits"], start=1)],
     }
+
+
+def _name(query: Mapping[str, Any]) -> str:
+    """Return the name of a query; an array has none."""
+    image = query["image"]
+    return str(query.get("name") or ("" if isinstance(image, np.ndarray) else image or ""))
 
 
 def picture(image: Any, height: int, heat: np.ndarray | None = None) -> dict[str, Any]:

@@ -43,6 +43,20 @@ def draw_tracks(
     return picture
 
 
+def draw_boxes(image: np.ndarray, boxes: np.ndarray, height: int = 480) -> Image.Image:
+    """Draw an image with boxes, which are numbered from 1.
+
+    Args:
+        image: uint8 RGB `(h, w, 3)`.
+        boxes: `(n, 4)` as x, y, width, height in pixels.
+        height: maximum height of the picture in pixels.
+    """
+    height = min(height, image.shape[0])
+    boxes = np.asarray(boxes, float) * height / image.shape[0]
+    smaller = np.asarray(scaled(image, height))
+    return draw_tracks(smaller, boxes, [str(1 + number) for number in range(len(boxes))])
+
+
 def draw_timeline(
     intervals: Mapping[Any, Sequence[tuple[float, float]]], width: int = 900, row: int = 18
 ) -> Image.Image:

@@ -81,7 +81,6 @@ def test_readers_links_are_followed_and_each_folder_is_read_once(read, tmp_path)
     (crops / "a/b").symlink_to(crops / "b")
     (crops / "b/a").symlink_to(crops / "a")
     (crops / "b/self").symlink_to("self")
-    (crops / "b/self.jpg").symlink_to("self.jpg")
     found = read(crops)
     assert names(found) == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
     assert str(crops / "b/2.jpg") in map(str, found)
@@ -115,46 +114,47 @@ def test_load_folder_linked_identities_are_read(tmp_path):
     assert train.identity.tolist() == ["anna", "anna", "berta"]
 
 
-def test_load_folder_other_files_are_listed_in_one_error(tmp_path):
+def test_load_folder_misplaced_images_are_listed_in_one_error(tmp_path):
     for name in ("anna", "berta"):
         picture(tmp_path / f"{name}/1.jpg")
-    others = ("anna/notes.txt", "berta/1.heic", "berta/more/2.jpg", "README", "stray.png")
-    for other in others:
-        (tmp_path / other).parent.mkdir(exist_ok=True)
-        (tmp_path / other).write_bytes(b"-")
-    (tmp_path / "anna/gone.jpg").symlink_to("nowhere")
-    with pytest.raises(InputError) as error:
+    picture(tmp_path / "berta/more/2.jpg")
+    picture(tmp_path / "stray.png")
+    (tmp_path / "anna/notes.txt").touch()
+    with pytest.raises(InputError, match=r"hold folders of images only, got ") as error:
         data.load("folder", tmp_path)
-    for other in (*others[:2], "berta/more", *others[3:], "anna/gone.jpg"):
+    for other in ("berta/more", "stray.png"):
         assert str(tmp_path / other) in str(error.value)
+    assert "notes" not in str(error.value)
 
 
-def test_load_market_other_files_are_listed_in_one_error(tmp_path):
+def test_load_folder_other_files_are_ignored_and_broken_links_are_images(tmp_path):
+    for name in ("anna", "berta"):
+        picture(tmp_path / f"{name}/1.jpg")
+        (tmp_path / f"{name}/notes.txt").touch()
+    (tmp_path / "README").touch()
+    (tmp_path / "anna/gone.jpg").symlink_to("nowhere")
+    paths = data.load("folder", tmp_path).train.path
+    assert names(paths) == ["1.jpg", "1.jpg", "gone.jpg"]
+    assert data.usable(paths).sum() == 2
+    assert data.unfit(tmp_path / "anna/gone.jpg") == "a missing file"
+
+
+def test_load_market_other_files_are_ignored(tmp_path):
     picture(tmp_path / "bounding_box_train/0001_c1s1_000001_00.jpg")
-    for other in ("a.txt", "b.heic"):
-        (tmp_path / "bounding_box_train" / other).touch()
-    with pytest.raises(InputError, match=r"a\.txt, .*b\.heic\. Move other files away"):
+    (tmp_path / "bounding_box_train/a.txt").touch()
+    assert len(data.load("market1501", tmp_path).train) == 1
+    (tmp_path / "bounding_box_train/more").mkdir()
+    with pytest.raises(InputError, match=r"hold image files only, got .*more\. Move them away"):
         data.load("market1501", tmp_path)
 
 
 @pytest.mark.parametrize("read", [of_unlabeled, of_listing, of_pattern])
-def test_walk_other_files_are_listed_in_one_warning(read, crops, caplog):
-    for other in ("notes.txt", "anna/1.heic", "anna/clip.mp4"):
+def test_walk_other_files_are_ignored(read, crops, caplog):
+    for other in ("notes.txt", "anna/clip.mp4", "anna/plan.pdf"):
         (crops / other).touch()
     with caplog.at_level(logging.WARNING, logger="absl"):
         assert len(read(crops)) == len(SUFFIXES)
-    (record,) = caplog.records
-    for text in ("skipped 3 other files", "notes.txt", "1.heic", "clip.mp4"):
-        assert text in record.getMessage()
-
-
-def test_walk_many_other_files_are_counted(tmp_path, caplog):
-    picture(tmp_path / "0.jpg")
-    for number in range(30):
-        (tmp_path / f"{number}.txt").touch()
-    with caplog.at_level(logging.WARNING, logger="absl"):
-        data.unlabeled(tmp_path)
-    assert caplog.records[0].getMessage().endswith("19.txt and 10 more")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_walk_many_other_files_are_counted(tmp_path, caplog):
 def test_load_tracklets_stray_file_is_named(name, place, tmp_path):
     for folder in ("bbox_train/0001", "bbox_test/0001", "sequences/cam1/person001"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / place / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"must hold folders only, got .*notes\.txt\. Move"):
+    picture(tmp_path / place / "stray.jpg")
+    with pytest.raises(InputError, match=r"must hold folders only, got .*stray\.jpg\. Move"):
         data.load(name, tmp_path)
 
 

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, features
 
-from keras_reid import data, inference, scale
+from keras_reid import data, inference, pixels, scale
 from keras_reid.data import cache
 from keras_reid.data.inputs import decoding_batches
 from keras_reid.data.pipeline import check_service, image_batches
@@ -326,11 +326,14 @@ def test_serving_bytes_truncated_raises(name, size):
         served(content[:size])
 
 
+WRITTEN = ("jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff", "jp2", "ppm", "tga", "ico")
+
+
 def test_suffixes_every_format_is_read_from_folder(tmp_path):
-    for suffix in data.SUFFIXES:
-        (tmp_path / f"a{suffix}").write_bytes(content_of(PICTURE, suffix[1:]))
+    for suffix in WRITTEN:
+        (tmp_path / f"a.{suffix}").write_bytes(content_of(PICTURE, suffix))
     images = data.readable(data.unlabeled(tmp_path))
-    assert len(images) == len(data.SUFFIXES) == 8
+    assert len(images) == len(WRITTEN)
     batch = np.concatenate(list(image_batches(images, 3, (32, 16)))).astype(int)
     assert np.abs(batch - batch[0]).mean() < 16  # lossy, and 256 colors in GIF
 
@@ -342,10 +345,49 @@ def test_decode_more_than_16_bits_raises(tmp_path):
     assert not decodable(np.array([str(tmp_path / "a.tif")])).any()
 
 
-def test_decode_other_formats_raise(tmp_path):
-    PICTURE.save(tmp_path / "a.ppm")
-    (tmp_path / "a.ppm").rename(tmp_path / "a.png")
-    with pytest.raises(InputError, match="must be an intact JPEG, PNG, BMP, GIF, WebP or TIFF"):
+def test_suffixes_are_those_of_all_formats_that_pillow_reads():
+    Image.init()
+    readable = {*Image.OPEN, "MPO"} - pixels.UNREADABLE_FORMATS
+    suffixes = Image.registered_extensions().items()
+    heif = {suffix for suffix, _ in suffixes if suffix in pixels.HEIF}
+    assert {suffix for suffix, name in suffixes if name in readable} - heif <= {*data.SUFFIXES}
+
+
+def test_heic_is_turned_upright(tmp_path):
+    pytest.importorskip("pillow_heif", reason="pillow-heif, extra heif, is not installed")
+    decode(content_of(PICTURE, "png"))  # registers the format
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, options in (("a.heic", {}), ("b.heic", {"exif": exif.tobytes()})):
+        PICTURE.save(tmp_path / name, quality=100, chroma=444, **options)
+        expected = PIXELS if name == "a.heic" else np.rot90(PIXELS, -1)
+        found = decode(tmp_path / name).astype(int)
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).mean() < 4
+        assert upright_size(tmp_path / name) == expected.shape[1::-1]
+    assert len(data.readable(data.unlabeled(tmp_path))) == 2
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow has no AVIF decoder")
+def test_avif_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    PICTURE.save(tmp_path / "a.avif", quality=100, subsampling="4:4:4", exif=exif.tobytes())
+    found = decode(tmp_path / "a.avif").astype(int)
+    assert np.abs(found - np.rot90(PIXELS, -1)).mean() < 4
+    assert len(data.readable(data.unlabeled(tmp_path))) == 1
+
+
+def test_heic_without_decoder_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr(pixels, "_formats", lambda: ("JPEG", "PNG"))
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    assert data.unfit(tmp_path / "a.heic") == "a file that needs pip install '.[heif]' (HEIF)"
+
+
+def test_decode_formats_of_other_programs_raise(tmp_path):
+    PICTURE.save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(InputError, match="must be an intact image file of 8 or 16 bits"):
         decode(tmp_path / "a.png")
     assert data.unfit(tmp_path / "a.png") == "another type of file"
     assert not decodable(np.array([str(tmp_path / "a.png")])).any()

@@ -219,14 +219,14 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
         (strange / name).write_bytes((broken / name).read_bytes())
     (strange / "good.png").write_bytes((root / rows[3][0]).read_bytes())
     where = ("--run=run", "--gallery=faiss:strange.faiss")
-    out = search(*where, "enrol", "strange", cwd=root)
-    assert "enrolled 1 image" in out
-    assert f"{len(files)} skipped (unreadable)" in out
-    assert "dot.png (1×1 pixels" in out
-    assert "half.jpg (damaged image)" in out
+    err = search(*where, "enrol", "strange", cwd=root, code=1)
+    assert f"got {len(files)} of {1 + len(files)}: " in err
+    assert "dot.png (1×1 pixels" in err
+    assert "half.jpg (a damaged image)" in err
+    assert search(*where, "list", cwd=root) == "1  somebody\n"
     for name in ("empty.jpg", "half.jpg", "huge.png"):
         err = search(*where, "query", strange / name, cwd=root, code=1)
-        assert f"{strange / name}` must be an image of a person, got " in err
+        assert f"got 1 of 1: {strange / name} (" in err
     assert "nearest: somebody" in search(
         *where, "--top_k=99", "query", strange / "good.png", cwd=root
     )
@@ -247,7 +247,7 @@ def test_search_unfit_files_are_skipped_by_enrol_and_fail_query(folder, unfit):
         (["enrol", "nowhere"], "nowhere not found"),
         (["--gallery=http://127.0.0.1:9", "stats"], "docker compose up"),
         (["--after=noon", "query", "people.csv"], "Times are seconds since 1970 or ISO 8601"),
-        (["query", "people.csv"], "an image of a person, got another type of file"),
+        (["query", "people.csv"], "got 1 of 1: people.csv (another type of file)"),
         (["--description=upred", "query"], "must be NAME=1 or NAME=0"),
         (["--description=upred=1", "query"], "attribute of the gallery (none), got upred"),
         (["--description=upred=1", "query", "a.png"], "Images or --description are required"),

@@ -140,11 +140,11 @@ def read_folder(root: Path) -> ReidDataset:
 
 
 def _folder_rows(root: Path, trained: bool) -> list[Row]:
-    images, folders, others = contents(root)
+    images, folders, _ = contents(root)
     of_market = any(folder.name == UNLABELED for folder in folders)
     left_out = {UNLABELED, DISTRACTORS} if trained and of_market else {UNLABELED}
     kinds = {folder: contents(folder) for folder in folders if folder.name not in left_out}
-    others += images + [path for kind in kinds.values() for path in (*kind.folders, *kind.others)]
-    check_empty(others, "folders of images")
+    misplaced = images + [path for kind in kinds.values() for path in kind.folders]
+    check_empty(misplaced, "folders of images")
     rows = [(f, filled(kind.images, f)) for f, kind in kinds.items()]
     return [(str(file), folder.name, None) for folder, files in rows for file in files]

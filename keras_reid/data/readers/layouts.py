@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from absl import logging
 
+from keras_reid import pixels
 from keras_reid.data.datasets import ReidDataset
 from keras_reid.data.images import TRACKLET, PersonImages
-from keras_reid.errors import counted, invalid_file, name_some, printable
+from keras_reid.errors import invalid_file, name_some
 from keras_reid.io import parsing
 from keras_reid.names import StrPath, expanded, natural
 
@@ -22,7 +22,7 @@ Row = tuple[str, int | str, int | None]  # path, identity, camera
 Track = tuple[list[Path], int, int]  # files in order, identity, camera
 
 PARTS = ("train", "query", "gallery")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+SUFFIXES = pixels.SUFFIXES
 MOST_SHOWN = 20  # names in a report
 # Labels of Market-1501 and of the data sets in its layout; in others they are persons.
 JUNK = -1
@@ -51,7 +51,10 @@ def is_image(path: StrPath) -> bool:
 
 
 class Contents(NamedTuple):
-    """Entries of a folder by kind, in natural order; links count as their targets."""
+    """Entries of a folder by kind, in natural order; links count as their targets.
+
+    Readers ignore the others.
+    """
 
     images: list[Path]
     folders: list[Path]
@@ -61,7 +64,7 @@ class Contents(NamedTuple):
 def contents(folder: Path) -> Contents:
     """Return the entries of a folder, without system files.
 
-    Images are files with one of `SUFFIXES`. The others include broken links.
+    Images are files with one of `SUFFIXES`, also broken links, which do not decode.
 
     Raises:
         InputError: the folder is missing or cannot be read.
@@ -78,7 +81,7 @@ def contents(folder: Path) -> Contents:
             continue
         if os.path.isdir(path) if is_link else entry.is_dir():
             kinds.folders.append(path)
-        elif is_image(path) and (os.path.isfile(path) if is_link else entry.is_file()):
+        elif is_image(path):
             kinds.images.append(path)
         else:
             kinds.others.append(path)
@@ -86,13 +89,13 @@ def contents(folder: Path) -> Contents:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder that contains nothing else except system files.
+    """Return the folders in a folder without images.
 
     Raises:
-        InputError: the folder is missing, cannot be read, or holds files, which the error lists.
+        InputError: the folder is missing, cannot be read, or holds images, which the error lists.
     """
-    images, folders, others = contents(folder)
-    check_empty(images + others, "folders")
+    images, folders, _ = contents(folder)
+    check_empty(images, "folders")
     return folders
 
 
@@ -100,19 +103,18 @@ def image_files(*folders: Path) -> list[list[Path]]:
     """Return the image files of each folder.
 
     Raises:
-        InputError: the folders hold other entries than images and system files; it lists them all.
+        InputError: the folders hold folders; it lists them all.
     """
     kinds = [contents(folder) for folder in folders]
-    others = [path for kind in kinds for path in (*kind.folders, *kind.others)]
-    check_empty(others, f"{', '.join(SUFFIXES)} files")
+    check_empty([path for kind in kinds for path in kind.folders], "image files")
     return [kind.images for kind in kinds]
 
 
 def check_empty(others: Sequence[Path], kind: str) -> None:
-    """Raise `InputError` for files and folders that are not of the kind that a reader expects."""
+    """Raise `InputError` for images and folders in a place that a reader does not read."""
     if others:
         shown = name_some(others, MOST_SHOWN)
-        raise invalid_file(others[0].parent, f"hold {kind} only", shown, "Move other files away.")
+        raise invalid_file(others[0].parent, f"hold {kind} only", shown, "Move them away.")
 
 
 def unlabeled(root: StrPath) -> PersonImages:
@@ -132,7 +134,7 @@ def walk_images(*folders: Path, only: Callable[[Path], bool] = lambda path: True
     """Yield the image files in folders and their subfolders; skip folders that do not exist.
 
     Links to folders are followed. Each folder is read once, by a path without links if it has one.
-    At the end a warning names the files that are neither images nor system files.
+    Other files are ignored.
 
     Args:
         folders: folders of images.
@@ -143,30 +145,16 @@ def walk_images(*folders: Path, only: Callable[[Path], bool] = lambda path: True
     """
     waiting = deque(folder for folder in folders if folder.is_dir())
     visited: set[str] = set()
-    skipped: list[Path] = []
     while waiting:
         folder = waiting.popleft()
         real = os.path.realpath(folder)
         if real in visited:
             continue
         visited.add(real)
-        images, inner, others = contents(folder)
+        images, inner, _ = contents(folder)
         yield from filter(only, images)
-        skipped += filter(only, others)
         waiting.extendleft(f for f in reversed(inner) if not f.is_symlink())
         waiting.extend(f for f in inner if f.is_symlink())
-    warn_of_skipped(skipped)
-
-
-def warn_of_skipped(files: Sequence[StrPath]) -> None:
-    """Log one warning with the names of files that are not images, if any."""
-    if files:
-        logging.warning(
-            "skipped %s (images are %s files): %s",
-            counted(len(files), "other file"),
-            ", ".join(SUFFIXES),
-            printable(name_some(files, MOST_SHOWN)),
-        )
 
 
 def named(pattern: str | re.Pattern[str], file: Path, example: str) -> re.Match[str]:
