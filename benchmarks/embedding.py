@@ -14,7 +14,8 @@ contestants take turns in one process, which keeps freed memory as the commands 
 - The peer: ONNX Runtime with the same network (batch normalization folded). A thread pool with
   Pillow decodes the next batch in parallel.
 
-The ratios are speeds divided by that of the peer. Needs `pip install ".[onnx,openvino]"`.
+The ratios are speeds divided by that of the peer. On a busy machine, compare the processor times,
+which other programs change less. Needs `pip install ".[onnx,openvino]"`.
 """
 
 import argparse
@@ -122,18 +123,22 @@ def main() -> None:
             PEER: onnx(next(folders["onnx"].glob("*.onnx")), paths, size),
         }
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
+        processor: dict[str, list[float]] = {name: [] for name in contestants}
         for turn in range(options.rounds + 1):
             for name, act in contestants.items():
-                start = time.perf_counter()
+                start, used = time.perf_counter(), time.process_time()
                 act()
                 if turn:  # the first is for warming up
                     seconds[name].append(time.perf_counter() - start)
+                    processor[name].append(time.process_time() - used)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     print(f"{len(paths)} images, {size[0]}×{size[1]}, medians of {options.rounds} rounds")
     for name, middle in medians.items():
         goal = f"  (goal {GOALS[name]})" if name in GOALS else ""
         ratio = medians[PEER] / middle
-        print(f"{name:<26}{len(paths) / middle:8.0f} images/s{ratio:8.2f}{goal}")
+        cpu = 1000 * statistics.median(processor[name]) / len(paths)
+        speed = f"{len(paths) / middle:8.0f} images/s{ratio:8.2f}"
+        print(f"{name:<26}{speed}{cpu:8.2f} ms of processor time per image{goal}")
 
 
 if __name__ == "__main__":
