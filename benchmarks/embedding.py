@@ -8,12 +8,14 @@ contestants take turns in one process, which keeps freed memory as the commands 
 
 - Decoder alone, from files to batches of pixels.
 - Network alone, in a loop over a batch in memory.
-- `inference.Embedder`, as in the commands.
+- The pretrained model as in the commands (ONNX Runtime), and with `--runtime=keras` and
+  `--runtime=openvino`.
 - Exports, as for `--model`.
-- ONNX Runtime with the same network (batch normalization folded). A thread pool with Pillow
-  decodes the next batch in parallel.
+- The peer: ONNX Runtime with the same network (batch normalization folded). A thread pool with
+  Pillow decodes the next batch in parallel.
 
-Needs `pip install ".[onnx,openvino]"`.
+The ratios are speeds divided by that of the peer. On a busy machine, compare the processor times,
+which other programs change less. Needs `pip install ".[onnx,openvino]"`.
 """
 
 import argparse
@@ -33,8 +35,17 @@ from PIL import Image
 from keras_reid import data, inference, models, serving
 from keras_reid.cli.memory import keep_memory
 from keras_reid.data import synthetic
+from keras_reid.data.inputs import pixel_batches
 
 BATCH = 16
+PEER = "ONNX Runtime, Pillow"
+GOALS = {
+    "commands": 1.0,
+    "--runtime=openvino": 1.2,
+    "export, saved_model": 0.95,
+    "export, onnx": 1.0,
+    "export, openvino": 1.2,
+}
 
 
 def onnx(file: Path, paths: list[str], size: tuple[int, int]) -> Callable[[], None]:
@@ -84,45 +95,50 @@ def main() -> None:
         nobody = np.full(len(paths), "x")
         images = data.PersonImages(np.array(paths), nobody, None)
         images = data.readable(images)
-        embedder = inference.load(model)
+        embedders = {
+            "commands": inference.load(options.model),
+            "--runtime=openvino": inference.load(options.model, "openvino"),
+            "--runtime=keras": inference.load(options.model, "keras"),
+        }
+        embedder = embedders["commands"]
         folders = {
             name: serving.export(model, root / name, format=name)
             for name in ("saved_model", "onnx", "openvino")
         }
-        exports = {name: inference.load(folder) for name, folder in folders.items()}
-        batch = next(iter(data.image_batches(images, BATCH, size)))
+        embedders |= {f"export, {name}": inference.load(at) for name, at in folders.items()}
+        batch = next(pixel_batches(paths, BATCH, size))
 
         def network() -> None:
             for _ in range(len(paths) // BATCH):
                 embedder([batch])
 
         def decoder() -> None:
-            for _ in data.image_batches(images, BATCH, size):
+            for _ in pixel_batches(paths, BATCH, size):
                 pass
 
         contestants = {
             "decoder alone": decoder,
             "network alone": network,
-            "Keras": of_files(embedder, images),
-            **{f"exported, {name}": of_files(one, images) for name, one in exports.items()},
-            "ONNX Runtime, Pillow": onnx(next(folders["onnx"].glob("*.onnx")), paths, size),
+            **{name: of_files(one, images) for name, one in embedders.items()},
+            PEER: onnx(next(folders["onnx"].glob("*.onnx")), paths, size),
         }
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
+        processor: dict[str, list[float]] = {name: [] for name in contestants}
         for turn in range(options.rounds + 1):
             for name, act in contestants.items():
-                start = time.perf_counter()
+                start, used = time.perf_counter(), time.process_time()
                 act()
                 if turn:  # the first is for warming up
                     seconds[name].append(time.perf_counter() - start)
+                    processor[name].append(time.process_time() - used)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     print(f"{len(paths)} images, {size[0]}×{size[1]}, medians of {options.rounds} rounds")
     for name, middle in medians.items():
-        print(f"{name:<26}{len(paths) / middle:8.0f} images/s")
-    slower = max(medians["decoder alone"], medians["network alone"])
-    for name in ("Embedder", *(name for name in medians if name.startswith("exported"))):
-        print(f"{name} / the slower part alone: {slower / medians[name]:.2f} (goal 0.95)")
-        ratio = medians["ONNX Runtime, Pillow"] / medians[name]
-        print(f"{name} / ONNX Runtime with Pillow: {ratio:.2f} (goal 1.3)")
+        goal = f"  (goal {GOALS[name]})" if name in GOALS else ""
+        ratio = medians[PEER] / middle
+        cpu = 1000 * statistics.median(processor[name]) / len(paths)
+        speed = f"{len(paths) / middle:8.0f} images/s{ratio:8.2f}"
+        print(f"{name:<26}{speed}{cpu:8.2f} ms of processor time per image{goal}")
 
 
 if __name__ == "__main__":

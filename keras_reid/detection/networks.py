@@ -11,6 +11,8 @@ from keras_reid.errors import Shown, invalid
 from keras_reid.io import parsing
 from keras_reid.names import expanded
 
+OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes")
+
 
 def frozen_graph(path: str | os.PathLike[str]) -> Network:
     """Return a frozen graph of TensorFlow's Object Detection API; class 1 is a person.
@@ -24,14 +26,13 @@ def frozen_graph(path: str | os.PathLike[str]) -> Network:
     """
     import tensorflow as tf
 
-    names = ("detection_boxes", "detection_scores", "detection_classes")
     graph = tf.compat.v1.GraphDef()
-    rule = f"be a graph with image_tensor, {', '.join(names)}"
+    rule = f"be a graph with image_tensor, {', '.join(OUTPUTS)}"
     # protobuf and TensorFlow raise many types.
     with parsing(path, rule, "Choose another detector.", Exception):
         graph.ParseFromString(expanded(path).read_bytes())
         whole = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
-        tensors = [whole.graph.get_tensor_by_name(f"{name}:0") for name in names]
+        tensors = [whole.graph.get_tensor_by_name(f"{name}:0") for name in OUTPUTS]
         detect = whole.prune(whole.graph.get_tensor_by_name("image_tensor:0"), tensors)
 
     def network(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

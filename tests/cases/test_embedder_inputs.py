@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from keras_reid import data, inference, models, serving
+from keras_reid.data.inputs import decoding_batches
 from keras_reid.errors import InputError
 
 SIZE = (32, 16)
@@ -218,3 +219,15 @@ def test_export_embed_every_input_form_agrees_with_files(
     np.testing.assert_allclose(served.embed(paths[1]), of_files[1:2], atol=TOLERANCE)
     with pytest.raises(InputError, match="got int"):
         served.embed(3)
+
+
+def test_decoding_batches_skips_damaged_files(tmp_path):
+    paths = [str(tmp_path / f"{number}.png") for number in range(5)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (4, 8), (10 * number,) * 3).save(path)
+    (tmp_path / "1.png").write_bytes(b"damaged")
+    batches = list(decoding_batches([*paths, "missing.png"], (8, 4), 2))
+    rows = np.concatenate([rows for rows, _ in batches])
+    np.testing.assert_array_equal(rows, [0, 2, 3, 4])
+    pixels = np.concatenate([pixels for _, pixels in batches])
+    np.testing.assert_array_equal(pixels[:, 0, 0, 0], 10 * rows)

@@ -17,9 +17,15 @@ from keras_reid.cli import startup
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = ("train", "evaluate", "export", "cluster", "search", "track", "embed", "demo")
 HEAVY = {"keras", "tensorflow", "scipy", "sklearn"}
-# Forks for each command and writes its exit code and all imported packages to a file.
+# Forks for each command and writes its exit code and all imported packages to a file. The import
+# of Keras or TensorFlow raises.
 FORKS = """
 import json, os, runpy, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("keras", "tensorflow"):
+            raise AssertionError(f"imports {name}")
+sys.meta_path.insert(0, Blocked())
 from keras_reid.cli import cluster, embed, evaluate, export, search, track, train
 for number, arguments in enumerate(json.loads(sys.argv[1])):
     child = os.fork()
@@ -170,3 +176,28 @@ def test_train_incomplete_dataset_exits_without_tensorflow(pedestrians, tmp_path
     (ended,) = run_all([("train", "--dataset=market1501", "--data_dir=drawn")], tmp_path)
     assert ended.code == 1
     assert not HEAVY & ended.packages
+
+
+def test_commands_with_pretrained_model_run_without_tensorflow(pedestrians, tmp_path):
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime, extra gallery, is not installed")
+    for image in sorted((pedestrians / "query").glob("*.jpg"))[:6]:
+        folder = tmp_path / "people" / image.name[:4]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, folder)
+    same, people = str(folder / image.name), "--gallery=file:people.db"
+    enrolled, found, compared, embedded = run_all(
+        [
+            ("search", people, "enrol", "people"),
+            ("search", people, "query", same),
+            ("search", "verify", same, same),
+            ("embed", "--images=people", "--out=embeddings"),
+        ],
+        tmp_path,
+    )
+    for one in (enrolled, found, compared, embedded):
+        assert (one.code, one.err) == (0, "")
+        assert not {"keras", "tensorflow"} & one.packages
+    assert "enrolled 6 images" in enrolled.out
+    assert f"match: {image.name[:4]} (" in found.out
+    assert compared.out.startswith("0.0000  match (")
+    assert "6 images in 1 file" in embedded.out

@@ -358,7 +358,7 @@ def test_load_arguments_of_other_sources_raise(
     for source, arguments, message in (
         (model, {"mean": 0}, "`mean` does not apply to Keras models, got 0"),
         (run_folder, {"input_size": SIZE}, "`input_size` does not apply to Keras models"),
-        (run_folder, {"runtime": "onnx"}, "`runtime` must be one of auto, keras, got 'onnx'"),
+        (run_folder, {"runtime": "onnx"}, "has no conversion for onnx"),
         (run_folder, {"member": "2"}, "`member` must be one of 1, got '2'"),
         (exported, {"flip": True}, "`flip` does not apply to exports and network files"),
         (exported, {"layout": "nchw"}, "`layout` does not apply to exports"),

@@ -176,6 +176,12 @@ def test_nearest_in_block_matches_oracle(kept):
     np.testing.assert_array_equal(places, by_distance(query, directions, 1)[0])
 
 
+def test_nearest_in_block_equal_rows_returns_the_first():
+    block = np.repeat(np.eye(2, dtype=np.float32), 8, axis=0)
+    places, _ = arrays.nearest_in_block(block[:1], block, None, 3, 2)
+    np.testing.assert_array_equal(places, [[0, 1, 2]])
+
+
 def test_unit_of_arrays_and_tensors_agree():
     x = points(12) * np.float32(10.0) ** np.arange(-30, 30, 5)[:, None]
     expected = (

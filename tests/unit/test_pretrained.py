@@ -87,6 +87,39 @@ def test_backbones_build_pretrained_name_matches_model_backbone(name, model):
         build("pretrained:magic")
 
 
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_pretrained_runtimes_agree_with_keras(name, model, runtime):
+    package = {"onnx": "onnxruntime"}.get(runtime, runtime)
+    pytest.importorskip(package, reason=f"{package}, extra {runtime}, is not installed")
+    size = PRETRAINED[name].image_size
+    pixels = np.stack([data.synthetic.draw(i, camera=1, instance=0, size=size) for i in range(5)])
+    embedder, keras_embedder = inference.load(name, runtime), inference.load(name, "keras")
+    np.testing.assert_allclose(embedder.embed(pixels), keras_embedder.embed(pixels), atol=1e-5)
+    assert embedder.fingerprint == keras_embedder.fingerprint == inference.fingerprint(model)
+    assert embedder.calibration == keras_embedder.calibration
+    assert (embedder.image_size, embedder.flip) == (size, False)
+    assert embedder.pretrained is PRETRAINED[name]
+
+
+def test_pretrained_auto_uses_onnx_unless_flip_or_outputs_differ(name, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime, extra onnx, is not installed")
+    assert inference.runtime_of(inference.Source.of(name)) == "onnx"
+    assert isinstance(inference.load(name, flip=True), inference.KerasEmbedder)
+    outputs = ("embedding", "features")
+    assert isinstance(inference.load(name, outputs=outputs), inference.KerasEmbedder)
+    pixels = np.zeros((1, *PRETRAINED[name].image_size, 3), np.uint8)
+    assert [*inference.load(name).select(*outputs).embed(pixels)] == [*outputs]
+    with pytest.raises(InputError, match="own flip and the output embedding only"):
+        inference.load(name, "onnx", flip=True)
+    monkeypatch.setattr("keras_reid.inference.loading.find_spec", lambda package: None)
+    assert inference.runtime_of(inference.Source.of(name)) == "keras"
+
+
+def test_pretrained_weights_are_below_ten_megabytes():
+    files = [file for file in shipped.FOLDER.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 10**7
+
+
 @pytest.mark.slow
 @pytest.mark.real
 def test_pretrained_real_images_reaches_expected_map(name, model, real_data):
