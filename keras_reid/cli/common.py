@@ -125,14 +125,14 @@ class RunOptions(DataOptions):
         return next((name for alias in self.aliases if (name := getattr(self, alias))), None)
 
     @cached_property
-    def source(self) -> inference.Source:
+    def model_source(self) -> inference.Source:
         """Model before it is loaded."""
         return inference.Source.of(self.model_name or self.pretrained)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Training settings of the model; empty if unknown."""
-        return self.source.settings
+        return self.model_source.settings
 
     @property
     def points(self) -> str | None:
@@ -185,10 +185,10 @@ class ModelOptions(RunOptions):
     @cached_property
     def comparer(self) -> inference.Embedder | inference.PairVerifier:
         """The model: an embedder, or a pair verifier, which only `verify` accepts."""
-        metadata = self.source.metadata
-        if self.source.is_keras or (metadata and metadata.format == "saved_model"):
+        metadata = self.model_source.metadata
+        if self.model_source.is_keras or (metadata and metadata.format == "saved_model"):
             import_keras()
-        return inference.load(self.source, **self.loading)
+        return inference.load(self.model_source, **self.loading)
 
     @cached_property
     def loaded(self) -> inference.Embedder:
@@ -228,7 +228,9 @@ class ModelOptions(RunOptions):
         """
         embedder = self.loaded
         if embedder.takes_clips:
-            raise invalid("model", "a model of single images", Shown(f"{self.source} of tracklets"))
+            raise invalid(
+                "model", "a model of single images", Shown(f"{self.model_source} of tracklets")
+            )
         if "keypoints" not in embedder.inputs or self.points is None:
             return lambda images: embedder([images]), embedder.image_size
         estimate = data.estimator_of(self.points)

@@ -56,7 +56,7 @@ def embed(options: EmbedOptions) -> "scale.Shards":
     """
     reject((not options.images or not options.out, "--images and --out are required."))
     import_keras()
-    source = options.source
+    source = options.model_source
     shards = scale.embed(
         str(options.images),
         source.load_model(options.member) if source.is_keras else source,

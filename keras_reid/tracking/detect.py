@@ -1,7 +1,7 @@
 """Detection of persons in frames."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,18 +93,22 @@ def detector_of(name: str | None = None) -> Detector:
     return partial(detect_in_windows, reader(name))
 
 
-def detect_in_windows(network: Network, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def detect_in_windows(
+    network: Network, frame: np.ndarray, chosen: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Detect persons by a network in square windows of a frame, and in the whole frame.
 
     The side of a window is half the shorter side of the frame. Windows overlap by half and are
     resized to the network's input. A box that touches an edge of its window inside the frame is
     dropped, because a neighboring window shows the whole person. The whole frame adds persons that
     are too high for a window. Of boxes with an IoU above 0.5 only the one of the highest score is
-    kept.
+    kept. `chosen` are indices in `windows_of`; None: all windows.
     """
     height, width = frame.shape[:2]
-    side = max(1, round(min(height, width) / 2))
-    windows = [(x, y, side, side) for y in _starts(height, side) for x in _starts(width, side)]
+    windows = windows_of(height, width)
+    side = windows[0][2]
+    if chosen is not None:
+        windows = [windows[i] for i in chosen]
     windows.append((0, 0, width, height))
     picture, bilinear = Image.fromarray(frame), Image.Resampling.BILINEAR
     squares = [
@@ -120,6 +124,12 @@ def detect_in_windows(network: Network, frame: np.ndarray) -> tuple[np.ndarray, 
     kept = (scores >= MIN_SCORE) & ~cut & (boxes[..., 2:].min(-1) > 0)
     kept[-1] &= boxes[-1, :, 3] > side / 2
     return _without_overlaps(boxes[kept], scores[kept])
+
+
+def windows_of(height: int, width: int) -> list[tuple[int, int, int, int]]:
+    """Return the windows (x, y, w, h) of a frame, without the whole frame."""
+    side = max(1, round(min(height, width) / 2))
+    return [(x, y, side, side) for y in _starts(height, side) for x in _starts(width, side)]
 
 
 def _starts(length: int, side: int) -> list[int]:
