@@ -13,7 +13,7 @@ from keras_reid.names import StrPath, expanded
 from keras_reid.tracking.motion import overlaps
 from keras_reid.tracking.pipeline import FrameTracks
 
-SPACING = 10  # frames between two crops of a track
+SPACING = 10  # consecutive frames of which at most one is a crop of a track
 BETTER = 1.1  # ratio of the qualities of a crop and of the one that it replaces
 
 
@@ -29,7 +29,7 @@ class BestCrops:
     """Folder with the best crops of each track, `FOLDER/TRACK/FRAME.jpg`, up to date at any time.
 
     The quality is `confidence · area · (1 − overlap)`; overlap is the largest IoU with another
-    person. The crops of a track are at least 10 frames apart.
+    person. Of each 10 consecutive frames, counted from 0, a track has at most one crop.
 
     Args:
         folder: folder of the crops.
@@ -68,7 +68,7 @@ class BestCrops:
 
     def _offer(self, track: int, frame: int, image: np.ndarray, quality: float) -> None:
         kept = self._crops.setdefault(track, [])
-        near = [crop for crop in kept if frame - crop.frame < SPACING]
+        near = [crop for crop in kept if crop.frame // SPACING == frame // SPACING]
         worse = near or (kept if len(kept) == self.count else [])
         if worse and quality < BETTER * min(worse).quality:
             return

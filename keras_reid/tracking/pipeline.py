@@ -16,7 +16,7 @@ from keras_reid.tracking.tracker import Track, Tracker
 
 DECODED = 8  # frames ahead of the detector
 DETECTED = 2  # frames ahead of the embedder
-LEAST_RUNS = 5.0  # detector runs per second with `detect_every="auto"`
+LEAST_RUNS = 3.0  # detector runs per second with `detect_every="auto"`
 
 # The number and the pixels of a frame → boxes (n, 4) and confidence (n,).
 Detect = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -143,7 +143,7 @@ def every_for(rate: float | None) -> int:
     """Return n, such that a detector on every n-th frame runs at least `LEAST_RUNS` times a second.
 
     >>> every_for(25.0), every_for(8.0), every_for(None)
-    (5, 1, 1)
+    (8, 2, 1)
     """
     return max(1, int(rate / LEAST_RUNS)) if rate else 1
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_reid.tracking.detect import Detector, windows_of
 
-SCANNED = 2  # windows without persons per frame
+SCANNED = 1  # windows without persons per frame
 REMEMBERED = 2  # frames in which a person keeps a window
 HIGHEST = 0.6  # heights of a window; the whole frame shows larger persons
 
@@ -48,14 +48,19 @@ class SceneWindows:
         return boxes, scores
 
     def _around(self, windows: np.ndarray, boxes: np.ndarray) -> set[int]:
-        """Return for each box the window in which it is farthest from the edges."""
+        """Return for each box the window in which it is farthest from the edges.
+
+        Of several, the one with the nearest center is returned, so that a moving person stays in
+        it.
+        """
         small = boxes[boxes[:, 3] < HIGHEST * windows[0, 3]]
         if not len(small):
             return set()
         first = small[:, None, :2] - windows[None, :, :2]
         last = windows[None, :, :2] + windows[None, :, 2:] - small[:, None, :2] - small[:, None, 2:]
         inside = np.minimum(first, last).min(axis=-1)
-        return {*inside.argmax(axis=1).tolist()}
+        aside = np.abs(last - first).sum(axis=-1)  # 0 at the center
+        return {*np.argmax(inside - 1e-3 * aside, axis=1).tolist()}
 
 
 def in_scene(detector: Detector) -> Detector:

@@ -132,7 +132,7 @@ def test_stream_limit_counts_attempts_in_a_row(camera, quick):
 def test_track_lost_stream_leaves_complete_files(camera, quick, white, tmp_path):
     flags = ("--noappearance", "--out=t.jsonl", "--detections_out=d.txt", "--crops=crops")
     source = (f"--source={camera(8)}", "--max_reconnects=1", "--detect_every=1")
-    code, out, err = within("track.py", *source, *flags, cwd=tmp_path)
+    code, _, err = within("track.py", *source, *flags, cwd=tmp_path)
     assert code == 1
     assert err.splitlines()[-1].startswith("error: --source must send frames until")
     rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
@@ -189,7 +189,7 @@ def test_track_interrupted_video_leaves_tracks_of_its_frames(white, tmp_path, mo
 
     monkeypatch.setattr("keras_reid.cli.track._detect", lambda options, given: interrupting)
     flags = ("--source=v.avi", "--noappearance", "--out=t.txt", "--annotated=a.avi")
-    code, out, err = within("track.py", *flags, "--detect_every=1", cwd=tmp_path)
+    code, _, err = within("track.py", *flags, "--detect_every=1", cwd=tmp_path)
     assert code == 130
     assert "Not written: --annotated." in err
     frames = read_mot(tmp_path / "t.txt").frame.tolist()
