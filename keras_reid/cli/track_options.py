@@ -109,11 +109,11 @@ class TrackOptions(GalleryOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fix = "--watch is required for"
+        required = "--watch or --crops is required for --retention."
         reject(
             (self.watch and not self.gallery, "--gallery is required for --watch."),
             (self.detections and self.detector, "--detections excludes --detector."),
-            (self.retention and not (self.watch or self.crops), f"{fix} --retention."),
+            (self.retention and not (self.watch or self.crops), required),
         )
         if self.retention is not None:
             tracking.check_retention(self.retention)
