@@ -7,8 +7,8 @@ who appear and leave. A camera or a stream is tracked until Ctrl-C.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,14 @@ def track(options: TrackOptions) -> TrackResult:
     given = _read_detections(options)
     truth = read_mot(options.ground_truth) if options.ground_truth else None
     seen = Seen()
-    with interruption() as stop, ExitStack() as stack:
+    with ExitStack() as stack:
         outputs = LiveOutputs(options, video, stack)
-        for frame in _frames(options, video, given, every, stop.is_set):
-            seconds = _second(options, frame)
-            outputs.add(frame, seconds)
-            _remember(options, video, seen, frame, seconds)
+        with interruption() as stop:
+            frames = _frames(options, video, given, every, stop.is_set)
+            for frame in stack.enter_context(closing(frames)):
+                seconds = _second(options, frame)
+                outputs.add(frame, seconds)
+                _remember(options, video, seen, frame, seconds)
         if not stop.is_set():
             _check_detections(options, given, seen)
         _report(options, seen, every)
@@ -87,7 +89,7 @@ def _frames(
     given: Boxes | None,
     every: int,
     stopped: Any,
-) -> Iterator[FrameTracks]:
+) -> Generator[FrameTracks]:
     """Yield the frames with their tracks, and report the progress."""
     detect = _detect(options, given)
     crops = None
@@ -96,9 +98,10 @@ def _frames(
     settings = {name: getattr(options, name) for name in SETTINGS}
     tracks = tracks_for(every, appearance=options.appearance, **settings)
     tell, total = progress("tracking, frames"), video.count
-    for frame in tracking.follow(video, detect, tracks, crops, stopped):
-        tell(frame.number, total)
-        yield frame
+    with closing(tracking.follow(video, detect, tracks, crops, stopped)) as frames:
+        for frame in frames:
+            tell(frame.number, total)
+            yield frame
 
 
 def _detect(options: TrackOptions, given: Boxes | None) -> Detect:

@@ -1,6 +1,6 @@
 """Detection, embedding and tracking of a source in three threads."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,7 +77,7 @@ def follow(
     tracks: OnlineTracks,
     crops: Crops | None = None,
     stopped: Callable[[], bool] | None = None,
-) -> Iterator[FrameTracks]:
+) -> Generator[FrameTracks]:
     """Yield each frame with its tracks, in bounded memory.
 
     One thread decodes frames, one detects persons, and the calling thread embeds and tracks. If the
