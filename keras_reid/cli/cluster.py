@@ -180,7 +180,7 @@ def _report(groups: evaluation.Clustering) -> None:
 
 def _pairs(options: ClusterOptions) -> tuple[float, float] | None:
     """Return the distances of almost certain and of possible pairs; None if unknown."""
-    card = None if options.features else options.source.pretrained
+    card = None if options.features else options.model_source.pretrained
     if card is None:
         return None
     sure, possible = (card.thresholds[name]["value"] for name in PAIRS)

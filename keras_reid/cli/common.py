@@ -130,14 +130,14 @@ class RunOptions(DataOptions):
         return next((name for alias in self.aliases if (name := getattr(self, alias))), None)
 
     @cached_property
-    def source(self) -> inference.Source:
+    def model_source(self) -> inference.Source:
         """Model before it is loaded."""
         return inference.Source.of(self.model_name or self.pretrained)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Training settings of the model; empty if unknown."""
-        return self.source.settings
+        return self.model_source.settings
 
     @property
     def points(self) -> str | None:
@@ -171,7 +171,7 @@ class ModelOptions(NetworkOptions, RunOptions):
     @cached_property
     def comparer(self) -> inference.Embedder | inference.PairVerifier:
         """The model: an embedder, or a pair verifier, which only `verify` accepts."""
-        return open_model(self.source, self.converts, self.loading)
+        return open_model(self.model_source, self.converts, self.loading)
 
     @cached_property
     def loaded(self) -> inference.Embedder:
@@ -194,7 +194,7 @@ class ModelOptions(NetworkOptions, RunOptions):
             also: further outputs.
         """
         outputs = ("embedding", *(["local"] if stripes else []), *also)
-        if self.source.is_keras and outputs != inference.ONLY_EMBEDDING:
+        if self.model_source.is_keras and outputs != inference.ONLY_EMBEDDING:
             import_keras()
         embedder = self.loaded.pooled(count) if stripes == "pooled" else self.loaded
         embedder = embedder.select(*outputs)
@@ -214,7 +214,9 @@ class ModelOptions(NetworkOptions, RunOptions):
         """
         embedder = self.loaded
         if embedder.takes_clips:
-            raise invalid("model", "a model of single images", Shown(f"{self.source} of tracklets"))
+            raise invalid(
+                "model", "a model of single images", Shown(f"{self.model_source} of tracklets")
+            )
         if "keypoints" not in embedder.inputs or self.points is None:
             return lambda images: embedder([images]), embedder.image_size
         estimate = data.estimator_of(self.points)

@@ -58,7 +58,7 @@ def embed(options: EmbedOptions) -> "scale.Shards":
     embedder = options.loaded
     shards = scale.embed(
         str(options.images),
-        embedder.model if isinstance(embedder, inference.KerasEmbedder) else options.source,
+        embedder.model if isinstance(embedder, inference.KerasEmbedder) else options.model_source,
         str(options.out),
         options.settings.get("flip"),
         options.shard_size,

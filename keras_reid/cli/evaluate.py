@@ -142,7 +142,10 @@ def _embedded(options: EvaluateOptions) -> tuple[Sides, evaluation.Protocol]:
     without = options.uses_attributes and not options.settings.get("attribute_names")
     reject(
         (dataset.query.has_tracklets and (stripes or others), OF_TRACKLETS),
-        (without, f"{options.source} predicts no attributes. Train with --recipe=attributes."),
+        (
+            without,
+            f"{options.model_source} predicts no attributes. Train with --recipe=attributes.",
+        ),
     )
     name = options.protocol_of(dataset.query, settings.get("protocol"))
     protocol = options.protocol_named(name, options.dataset or settings["dataset"])
@@ -200,7 +203,7 @@ def _attribute_scores(options: EvaluateOptions, sides: Sides) -> evaluation.Attr
     schema = data.AttributeSchema(tuple(options.settings["attribute_names"]))
     table = data.read_attributes(str(options.attributes))
     if table.schema != schema:
-        rule = f"a table with the attributes of {options.source}: {', '.join(schema.names)}"
+        rule = f"a table with the attributes of {options.model_source}: {', '.join(schema.names)}"
         raise invalid("attributes", rule, Shown(", ".join(table.schema.names)))
     identity = np.concatenate([np.asarray(side.identity) for side in sides])
     images = table.label(data.PersonImages(identity.astype(str), identity, None))

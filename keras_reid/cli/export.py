@@ -137,9 +137,9 @@ def _export_ranker(version: Path, gallery: np.ndarray | None, ranking: dict[str,
 
 def _export(options: ExportOptions, dataset: data.ReidDataset) -> Path:
     """Export the model, checked on the images, and return the folder of its version."""
-    model = options.source.load_model(options.member)
+    model = options.model_source.load_model(options.member)
     if models.is_pair_verifier(model):
-        raise models.no_embeddings(options.source)
+        raise models.no_embeddings(options.model_source)
     if models.takes_clips(model):
         dataset = data.tracklet_dataset(dataset)
     else:
@@ -207,7 +207,7 @@ def _check(
 
 def _about(options: ExportOptions, checked_on: str) -> dict[str, Any]:
     """Return the values for `export.json`."""
-    source = options.source
+    source = options.model_source
     calibration = source.calibration(options.member)
     name, metrics, trained_on = source.path.stem, {}, options.settings.get("dataset")
     if source.run:

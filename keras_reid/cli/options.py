@@ -39,6 +39,7 @@ RENAMED = {
     "like": "base_run",
     "sheet": "contact_sheet",
     "soft_margin": "margin=soft",
+    "video": "source",
 }
 RENAMED_VALUES = {"distance=global": "distance=euclidean"}
 HELP = {"help", "helpshort", "helpfull"}
@@ -184,8 +185,9 @@ class Command:
         except (OSError, MemoryError) as error:
             print_error(_system_message(error))
             sys.exit(1)
-        except KeyboardInterrupt:
-            print("\nInterrupted. The same command resumes.", file=sys.stderr)
+        except KeyboardInterrupt as interrupt:
+            text = str(interrupt) or "Interrupted. The same command resumes."
+            print(f"\n{text}", file=sys.stderr)
             sys.exit(130)
 
     def __call__(self) -> None:

@@ -43,11 +43,11 @@ def write(
         evaluation.ranked_lists(rows, *sides, queries, protocol=last.protocol.name)
         for queries in _chosen(last)
     )
-    history = Run(options.source.path).history_file if options.source.run else None
+    history = Run(options.model_source.path).history_file if options.model_source.run else None
     of_files = "features of files, without pictures"
     report = visualize.Report(
         title=f"Evaluation on {last.protocol.dataset or 'images'}",
-        subtitle=of_files if sides[0].path is None else str(options.source),
+        subtitle=of_files if sides[0].path is None else str(options.model_source),
         results=results,
         metrics=metrics,
         verification=verification,

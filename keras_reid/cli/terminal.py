@@ -2,10 +2,13 @@
 
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, current_thread, main_thread
 from typing import Any
 
 from tqdm import tqdm
@@ -69,6 +72,28 @@ def progress(name: str) -> Callable[[int, int | None], None]:
             bar.close()
 
     return report
+
+
+@contextmanager
+def interruption() -> Iterator[Event]:
+    """Yield an event that the first Ctrl-C sets; the second one interrupts at once.
+
+    Only the main thread receives Ctrl-C; in other threads the event is never set.
+    """
+    event = Event()
+    if current_thread() is not main_thread():
+        yield event
+        return
+
+    def stop(*_: Any) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def check_picture(**outputs: str | None) -> None:

@@ -1,254 +1,200 @@
-"""`keras-reid track --video=VIDEO --detections=det.txt --out=tracks.txt`: tracks of persons.
+"""`keras-reid track --source=VIDEO --out=tracks.txt`: tracks of persons in a video or a stream.
 
-The embedder is --model, by default the pretrained model. Detections become tracklets by appearance
-and motion. --ground_truth scores them, --annotated draws them, and --gallery identifies persons
-across cameras: run the command for each camera with the same gallery.
+The embedder is --model, by default the pretrained model. Detections become tracks by appearance and
+motion. --ground_truth scores them, --annotated draws them, and --gallery identifies persons across
+cameras: run the command for each camera with the same gallery. --watch prints the enrolled persons
+who appear and leave. A camera or a stream is tracked until Ctrl-C.
 """
 
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from keras_reid import data, gallery, tracking, visualize
-from keras_reid.cli.common import GalleryOptions
-from keras_reid.cli.detector import DetectorOptions
-from keras_reid.cli.options import Command, option, reject
-from keras_reid.cli.terminal import check_outputs, check_picture, progress, say, write_json
-from keras_reid.data.mot import Boxes, read_mot, write_mot
-from keras_reid.errors import Shown, counted, invalid
-from keras_reid.io import new_file
+from keras_reid import data, tracking, visualize
+from keras_reid.cli.options import Command, reject
+from keras_reid.cli.terminal import check_outputs, check_picture, interruption, progress, say
+from keras_reid.cli.track_options import TrackOptions
+from keras_reid.cli.track_outputs import LiveOutputs
+from keras_reid.cli.track_results import Seen, TrackResult, finish
+from keras_reid.data.mot import Boxes, read_mot
+from keras_reid.errors import InputError, Shown, counted, invalid
+from keras_reid.tracking.pipeline import Detect, FrameTracks, tracks_for
 
-# Arguments of `tracking.track`.
+# Arguments of `tracking.Tracker`.
 SETTINGS = ("max_cosine_distance", "motion_weight", "min_iou", "n_init", "max_age")
-FOLDER_RATE = 25.0  # frames per second of a folder without --frame_rate
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackOptions(GalleryOptions, DetectorOptions):
-    """Options of `track`: the video, the tracker, and the files to write."""
-
-    unused: ClassVar[str] = "dataset data_dir protocol keypoints_cache"
-
-    video: str | None = option(
-        "Video file, folder of frames in natural order of names, or address such as https://… or "
-        "rtsp://….",
-        topic="data",
-    )
-    detections: str | None = option(
-        "MOT text file of boxes. Default: boxes of --detector.", topic="data"
-    )
-    min_confidence: float | None = option("Minimum confidence of a detection. Default: none.")
-    appearance: bool = option("Matching by embeddings; --noappearance needs no model.", True)
-    max_cosine_distance: float = option("Maximum 1 - cos of two embeddings of one person.", 0.3)
-    motion_weight: float = option(
-        "Weight of motion against appearance, from 0 to 1.", 0.5, least=0, most=1
-    )
-    min_iou: float = option("Minimum IoU of a predicted and a detected box.", 0.3)
-    n_init: int = option("Number of consecutive detections that confirm a track.", 3)
-    max_age: int = option(
-        "Number of frames in a row that a confirmed track survives without a detection.", 30
-    )
-    out: str | None = option("New MOT text file of the tracks.", topic="output")
-    annotated: str | None = option(
-        "New video (.avi, .mp4) or new folder of frames, with boxes and names.", topic="output"
-    )
-    timeline: str | None = option(
-        "New picture with a bar for the duration of each track.", topic="output"
-    )
-    ground_truth: str | None = option(
-        "MOT text file of true tracks, to print scores: MOTA, IDF1 and HOTA.", topic="data"
-    )
-    scores: str | None = option("New JSON file of the scores.", topic="output")
-    camera: str = option("Name of the camera in the gallery.", "1", topic="gallery")
-    frame_rate: float | None = option(
-        "Frames per second. Default: the times of the video file, or its mean rate if it has no "
-        "times; 25 for a folder.",
-        least=0.01,
-    )
-    start: float = option(
-        "Time of the first frame in seconds since 1970, added to the times of all frames.", 0.0
-    )
-    benchmark: str | None = option(
-        "Benchmark that defines the classes of --ground_truth. Default: MOT20 if a folder of its "
-        "path begins with MOT20, else MOT17.",
-        choices=("MOT15", "MOT16", "MOT17", "MOT20"),
-        topic="data",
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class TrackResult(Boxes):
-    """Boxes of the tracks, with the printed results.
-
-    Attributes:
-        names: identity in the gallery of each track; empty if there is no gallery.
-        scores: scores against the ground truth; None if `ground_truth` is not set.
-    """
-
-    names: dict[int, str] = field(default_factory=dict)
-    scores: "tracking.TrackingScores | None" = None
+AT_END = ("annotated", "timeline", "ground_truth", "scores")  # flags that need all frames
 
 
 def track(options: TrackOptions) -> TrackResult:
     """Detect, embed, track, score and write.
 
-    The video, its size and the outputs are checked first. All frames are read before the tracks are
-    written.
+    The source, its size and the outputs are checked first. Tracks, detections and crops are written
+    while frames are read, other outputs at the end.
     """
-    has_output = options.out or options.gallery or options.ground_truth
-    required = "--video and one of --out, --ground_truth and --gallery are required."
-    reject(
-        (options.video is None or not has_output, required),
-        (options.detections and options.detector, "--detections excludes --detector."),
-    )
-    video = data.Video(str(options.video))
+    required = "--source and one of --out, --crops, --detections_out, --ground_truth and --gallery "
+    names = ("out", "crops", "detections_out", "gallery", "ground_truth")
+    has_output = any(getattr(options, name) for name in names)
+    reject((options.source is None or not has_output, f"{required}are required."))
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its errors are reported once, here
+    video = data.open_video(str(options.source), options.max_reconnects)
     _check_outputs(options, video)
-    boxes = _detections(options, video)
+    every = options.every(options.frame_rate or video.rate)
+    given = _read_detections(options)
     truth = read_mot(options.ground_truth) if options.ground_truth else None
-    embeddings = _embeddings(options, video, boxes)
-    settings = {name: getattr(options, name) for name in SETTINGS}
-    looks = embeddings if options.appearance else None
-    numbers = tracking.track_numbers(boxes, looks, **settings)
-    kept = numbers > 0
-    tracks = replace(boxes[kept], identity=numbers[kept])
-    count = counted(len(np.unique(tracks.identity)), "track")
-    say(f"{count} with {len(tracks):,} of {counted(len(boxes), 'detection')}")
-    names: dict[int, str] = {}
-    seconds = _seconds(options, video, tracks)
-    if options.gallery and embeddings is not None:
-        names = _identified(options, video.name, tracks, embeddings[kept], seconds)
-    scores = None
-    if truth is not None:
-        scores = tracking.tracking_scores(truth, tracks, _benchmark(options))
-    result = TrackResult(**vars(tracks), names=names, scores=scores)
-    _write(options, video, result, seconds)
+    seen = Seen()
+    with ExitStack() as stack:
+        outputs = LiveOutputs(options, video, stack)
+        with interruption() as stop:
+            frames = _frames(options, video, given, every, stop.is_set)
+            for frame in stack.enter_context(closing(frames)):
+                seconds = _second(options, frame)
+                outputs.add(frame, seconds)
+                _remember(options, video, seen, frame, seconds)
+        if not stop.is_set():
+            _check_detections(options, given, seen)
+        _report(options, seen, every)
+        result = finish(options, video, seen, truth, stop.is_set())
+    if stop.is_set():
+        raise KeyboardInterrupt(_interrupted(options, seen))
     return result
 
 
-def _check_outputs(options: TrackOptions, video: data.Video) -> None:
-    """Raise for outputs that exist or cannot be written, and for an unreadable video."""
-    check_outputs(
-        options.overwrite,
-        out=options.out,
-        annotated=options.annotated,
-        timeline=options.timeline,
-        scores=options.scores,
-    )
+def _check_outputs(options: TrackOptions, video: data.Video | data.Stream) -> None:
+    """Raise for outputs that exist or cannot be written, and for an unreadable source."""
+    written = ("out", "detections_out", "annotated", "timeline", "scores")
+    check_outputs(options.overwrite, **{name: getattr(options, name) for name in written})
     check_picture(timeline=options.timeline)
-    if options.annotated:
-        same = Path(options.annotated).resolve() == Path(str(options.video)).resolve()
-        reject((same, "--annotated must differ from --video."))
+    folder = Path(options.crops) if options.crops else None
+    if folder and not options.watch and folder.exists() and any(folder.iterdir()):
+        raise invalid("crops", "a new or empty folder", options.crops, "Choose another path.")
+    if isinstance(video, data.Stream):
+        late = [name for name in AT_END if getattr(options, name)]
+        if options.gallery and not options.watch:
+            late.append("gallery")
+        if late:
+            received, fix = Shown(f"the stream {video.name}"), f"Record it, or leave --{late[0]}."
+            raise invalid("source", f"a recording for --{late[0]}", received, fix)
     size = video.size
     if options.annotated:
         visualize.check_video(options.annotated, size)
 
 
-def _embeddings(options: TrackOptions, video: data.Video, boxes: Boxes) -> np.ndarray | None:
-    """Return the embeddings (n, d) of the boxes; None if no output needs them."""
+def _frames(
+    options: TrackOptions,
+    video: data.Video | data.Stream,
+    given: Boxes | None,
+    every: int,
+    stopped: Any,
+) -> Generator[FrameTracks]:
+    """Yield the frames with their tracks, and report the progress."""
+    detect = _detect(options, given)
+    crops = None
     if options.appearance or options.gallery:
-        embed, shape = options.pixel_embedder()
-        tell, batch = progress("embedding persons"), options.embed_batch_size
-        return tracking.embed_boxes(iter(video), boxes, embed, shape, batch, tell)
-    if options.detections:
-        boxes.check_frames(sum(1 for _ in video))
-    return None
+        crops = tracking.Crops(*options.pixel_embedder(), options.embed_batch_size)
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    tracks = tracks_for(every, appearance=options.appearance, **settings)
+    tell, total = progress("tracking, frames"), video.count
+    with closing(tracking.follow(video, detect, tracks, crops, stopped)) as frames:
+        for frame in frames:
+            tell(frame.number, total)
+            yield frame
 
 
-def _write(
-    options: TrackOptions, video: data.Video, result: TrackResult, seconds: np.ndarray
-) -> None:
-    """Write the outputs and print the scores."""
-    if options.annotated:
-        rate = _rate(options, video)
-        names, overwrite = result.names, options.overwrite
-        visualize.write_tracks(options.annotated, video, result, names, rate, overwrite)
-        say(f"annotated video: {options.annotated}")
-    if options.out:
-        write_mot(result, options.out, options.overwrite)
-        say(f"tracks: {options.out}")
-    if options.timeline:
-        persons: dict[Any, list[tuple[float, float]]] = {}
-        for number, span in _spans(options, result, seconds).items():
-            persons.setdefault(result.names.get(number, number), []).append(span)
-        picture = visualize.draw_timeline(persons)
-        with new_file(options.timeline, options.overwrite) as file:
-            picture.save(file)
-        say(f"timeline: {options.timeline}")
-    if result.scores is not None:
-        say(str(result.scores))
-        if options.scores:
-            write_json(options.scores, vars(result.scores), options.overwrite)
+def _detect(options: TrackOptions, given: Boxes | None) -> Detect:
+    """Return the function of the number and the pixels of a frame that returns its detections."""
+    if given is not None:
+
+        def look_up(number: int, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            rows = slice(*np.searchsorted(given.frame, (number, number + 1)))
+            return given.box[rows], given.confidence[rows]
+
+        return look_up
+    detector = tracking.in_scene(options.load_detector())
+    least = -np.inf if options.min_confidence is None else options.min_confidence
+
+    def detect(_: int, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        boxes, confidence = map(np.asarray, detector(image))
+        return boxes[confidence >= least], confidence[confidence >= least]
+
+    return detect
 
 
-def _benchmark(options: TrackOptions) -> str:
-    folders = Path(str(options.ground_truth)).absolute().parts
-    default = "MOT20" if any(name.startswith("MOT20") for name in folders) else "MOT17"
-    return options.benchmark or default
-
-
-def _rate(options: TrackOptions, video: data.Video) -> float:
-    return options.frame_rate or video.rate or FOLDER_RATE
-
-
-def _seconds(options: TrackOptions, video: data.Video, tracks: Boxes) -> np.ndarray:
-    """Return the time (n,) of each box after the first frame."""
-    times = None if options.frame_rate else video.times
-    if times is None:
-        return (tracks.frame - 1) / _rate(options, video)
-    return times[tracks.frame - 1]
-
-
-def _detections(options: TrackOptions, video: data.Video) -> Boxes:
-    if options.detections:
-        boxes = read_mot(options.detections)
-    else:
-        detector = options.load_detector()
-        tell = progress("detecting, frames")
-        boxes = tracking.detect_persons(video, detector, lambda done: tell(done, None))
+def _read_detections(options: TrackOptions) -> Boxes | None:
+    if not options.detections:
+        return None
+    boxes = read_mot(options.detections)
     count = len(boxes)
     if options.min_confidence is not None:
         boxes = boxes[boxes.confidence >= options.min_confidence]
     if not len(boxes):
-        rule = f"at least one person in {options.detections or 'the boxes of the detector'}"
-        fix = "Lower --min_confidence." if count else "Give other detections, or another detector."
-        raise invalid("detections", rule, Shown(f"0 of {count:,} boxes"), fix)
+        raise _no_person(options, count)
     return boxes
 
 
-def _spans(
-    options: TrackOptions, tracks: Boxes, seconds: np.ndarray
-) -> dict[int, tuple[float, float]]:
-    """Return the first and last second of each track."""
-    numbers = np.unique(tracks.identity).tolist()
-    times = {n: seconds[tracks.identity == n] + options.start for n in numbers}
-    return {n: (float(t.min()), float(t.max())) for n, t in times.items()}
+def _check_detections(options: TrackOptions, given: Boxes | None, seen: Seen) -> None:
+    """Raise for detections beyond the last frame, and if there are none at all."""
+    if given is not None:
+        given.check_frames(seen.frames)
+    elif not seen.detections:
+        raise _no_person(options, 0)
 
 
-def _identified(
-    options: TrackOptions, video: str, tracks: Boxes, embeddings: np.ndarray, seconds: np.ndarray
-) -> dict[int, str]:
-    with gallery.open(str(options.gallery)) as people:
-        identities = tracking.identify_tracks(
-            tracks,
-            embeddings,
-            people,
-            options.camera,
-            video,
-            model_fingerprint=options.fingerprint,
-            calibration=options.calibrated(people),
-            match_probability=options.match_probability,
-            seconds=seconds,
-            start=options.start,
-        )
-    spans = _spans(options, tracks, seconds)
-    for one in identities:
-        how = "new" if one.distance is None else f"at distance {one.distance:.4f}"
-        first, last = spans[one.track]
-        say(f"track {one.track}: {one.identity}, {how}, {first:.2f} to {last:.2f} s")
-    return {one.track: one.identity for one in identities}
+def _no_person(options: TrackOptions, count: int) -> InputError:
+    return InputError(
+        f"`detections` must have at least one person, got 0 of {count:,} boxes of "
+        f"{options.detections or 'the detector'} with sufficient confidence. Give other "
+        "detections, or lower --min_confidence."
+    )
 
 
-SHOWN = "model video detections out annotated ground_truth gallery camera frame_rate"
+def _second(options: TrackOptions, frame: FrameTracks) -> float:
+    """Return the seconds from the first frame to this one."""
+    if options.frame_rate:
+        return max(0, frame.number - 1) / options.frame_rate
+    return frame.seconds
+
+
+def _remember(
+    options: TrackOptions,
+    video: data.Video | data.Stream,
+    seen: Seen,
+    frame: FrameTracks,
+    second: float,
+) -> None:
+    """Add a frame to the numbers, and keep what the outputs at the end need."""
+    if isinstance(video, data.Video):
+        seen.boxes += frame.complete
+        if frame.number > seen.frames:
+            seen.seconds.append(second)
+        if options.gallery and not options.watch and frame.embeddings is not None:
+            seen.embeddings.append(frame.embeddings)
+    seen.count(frame)
+
+
+def _report(options: TrackOptions, seen: Seen, every: int) -> None:
+    total = counted(seen.detections, "detection")
+    say(f"{counted(seen.tracks, 'track')} with {seen.detected:,} of {total}")
+    for name, path in (("tracks", options.out), ("crops", options.crops)):
+        if path:
+            say(f"{name}: {path}")
+    if options.detections_out:
+        again = f" (use them with --detect_every={every})" if every > 1 else ""
+        say(f"detections: {options.detections_out}{again}")
+
+
+def _interrupted(options: TrackOptions, seen: Seen) -> str:
+    text = f"Interrupted after frame {seen.frames:,}."
+    late = [name for name in ("annotated", "gallery", "scores") if getattr(options, name)]
+    late = [name for name in late if not (name == "gallery" and options.watch)]
+    return f"{text} Not written: --{', --'.join(late)}." if late else text
+
+
+SHOWN = (
+    "model source detections out crops annotated ground_truth gallery camera frame_rate "
+    "detect_every watch"
+)
 run = Command(track, TrackOptions, SHOWN)

@@ -33,6 +33,9 @@ from .readers.layouts import unlabeled as unlabeled
 from .readers.layouts import walk_images as walk_images
 from .sampling import pk_steps as pk_steps
 from .sources import union as union
+from .streams import Stream as Stream
+from .streams import StreamLost as StreamLost
+from .streams import open_video as open_video
 from .validation import CheckReport as CheckReport
 from .validation import check as check
 from .validation import decodable as decodable

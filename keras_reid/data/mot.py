@@ -147,6 +147,13 @@ def write_mot(boxes: Boxes, table: StrPath, overwrite: bool = False) -> None:
         ...     print(read_text(f"{folder}/tracks.txt").strip())
         1,7,1.00,1.00,20.00,50.00,1,-1,-1,-1
     """
-    columns = [boxes.frame, boxes.identity, np.add(boxes.box, (1, 1, 0, 0)), boxes.confidence]
+    columns = (boxes.frame, boxes.identity, boxes.box, boxes.confidence)
     with new_file(table, overwrite) as file:
-        np.savetxt(file, np.column_stack(columns), "%d,%d,%.2f,%.2f,%.2f,%.2f,%.4g,-1,-1,-1")
+        file.write_text("".join(mot_line(*row) + "\n" for row in zip(*columns, strict=True)))
+
+
+def mot_line(frame: int, identity: int, box: np.ndarray, confidence: float, digits: int = 2) -> str:
+    """Return the line of a box (x, y, w, h in pixels from 0), with so many decimal places."""
+    x, y, w, h = box
+    numbers = ",".join(f"{number:.{digits}f}" for number in (x + 1, y + 1, w, h))
+    return f"{int(frame)},{int(identity)},{numbers},{confidence:.4g},-1,-1,-1"

@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from keras_reid import checks
-from keras_reid.data.readers.layouts import contents
+from keras_reid.data.readers.layouts import contents, is_image
 from keras_reid.errors import InputError, Shown, invalid, invalid_file
 from keras_reid.names import StrPath, expanded
 from keras_reid.pixels import decode
@@ -27,15 +27,16 @@ Frame = tuple[float, np.ndarray | None]  # seconds, or NaN; the frame, or None i
 
 
 class Video:
-    """Frames of a video file, of a folder of images in natural order, or of a remote recording.
+    """Frames of a video file, an image, a folder of images in natural order, or a remote recording.
 
-    Iterating yields uint8 RGB images (h, w, 3). A damaged frame is replaced by the frame before it,
-    so that all frames keep their numbers. The first complete pass logs the number of damaged
-    frames.
+    Iterating yields uint8 RGB images (h, w, 3), upright by the rotation in the file. A damaged
+    frame is replaced by the frame before it, so that all frames keep their numbers. The first
+    complete pass logs the number of damaged frames.
 
     Args:
         source: the file or folder, or an address such as `"https://…"` or `"rtsp://…"`, which
-            OpenCV opens. The frames are read several times, so live streams are not accepted.
+            OpenCV opens. The frames are read several times, so live streams are not accepted; see
+            `keras_reid.data.Stream`.
 
     Raises:
         InputError: a missing file, or a folder without images; while the frames are read: no OpenCV
@@ -47,6 +48,7 @@ class Video:
         self.path: Path | str
         self._files: list[Path] = []
         self._seconds: np.ndarray | None = None
+        self._encoded: list[float] | None = None  # seconds of the encoded frames
         self._remote = bool(ADDRESS.match(os.fspath(source)))
         if self._remote:
             self.path = os.fspath(source)  # a Path replaces two slashes by one
@@ -54,13 +56,47 @@ class Video:
         self.path = path = expanded(source)
         if path.is_dir():
             self._files = contents(path).images
+        elif is_image(path) and path.suffix.lower() != ".gif" and path.is_file():
+            self._files = [path]
         if not self._files and not path.is_file():
-            rule, fix = "be a video or a folder of images", "Check the path."
+            rule, fix = "be a video, an image or a folder of images", "Check the path."
             raise invalid_file(path, rule, "neither", fix)
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        return (frame for _, frame in self.timed())
+
+    @property
+    def count(self) -> int:
+        """Number of frames, including damaged ones.
+
+        Raises:
+            InputError: the frames cannot be read.
+        """
         packets = [] if self._files else self._packets()
-        total = len(self._files) or max(len(packets), self._announced(packets))
+        return len(self._files) or max(len(packets), self._announced(packets))
+
+    def timed(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield the seconds after the first frame, and the frame.
+
+        Seconds increase. A frame without a valid time is a mean interval after the frame before it;
+        `times` has better estimates after a complete pass.
+
+        Raises:
+            InputError: see `Video`.
+        """
+        first, last, step = None, 0.0, 0.0
+        for second, frame in self._timed():
+            if first is None:
+                first = last = second if np.isfinite(second) else 0.0
+                step = 1 / (self.rate or DEFAULT_RATE)
+            else:
+                last = second if second > last else last + step
+            yield last - first, frame
+
+    def _timed(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield the seconds of the container, or NaN, and the frame."""
+        packets = [] if self._files else self._packets()
+        total = self.count
         lost = total - len(self._files or packets)
         self._check(lost, total)
         seconds: list[float] = []
@@ -72,11 +108,11 @@ class Video:
                 lost += 1
                 self._check(lost, total)
                 if before is not None:
-                    yield before
+                    yield second, before
                 continue
             if before is None:
-                yield from repeat(frame, damaged)
-            yield frame
+                yield from zip(seconds[:damaged], repeat(frame))
+            yield second, frame
             before = frame
         if before is None:
             raise self._unreadable()
@@ -93,11 +129,11 @@ class Video:
             rule = f"a video with at most {MOST_LOST:.0%} damaged or missing frames"
             received = Shown(f"{lost} of {total} or more in {self.path}")
             fix = "Restore it, or extract the readable frames to a folder."
-            raise invalid("video", rule, received, fix)
+            raise invalid("source", rule, received, fix)
 
     def _unreadable(self) -> InputError:
         fix = "Check the name, or extract the frames to a folder."
-        return invalid("video", "a video that OpenCV reads", Shown(self.path), fix)
+        return invalid("source", "a video that OpenCV reads", Shown(self.path), fix)
 
     @property
     def name(self) -> str:
@@ -163,16 +199,16 @@ class Video:
 
     def _packets(self) -> list[float]:
         """Seconds of the encoded frames, which are not decoded."""
+        if self._encoded is not None:
+            return self._encoded
         times = []
         with self._capture("CAP_PROP_FORMAT", -1) as (cv2, capture):
             if self._remote and capture.get(cv2.CAP_PROP_FRAME_COUNT) <= 0:
-                stream, fix = (
-                    Shown(f"the live stream {self.path}"),
-                    "Record it, such as with ffmpeg.",
-                )
-                raise invalid("video", "a video with an end", stream, fix)
+                stream, fix = Shown(f"the live stream {self.path}"), "Open it with data.Stream."
+                raise invalid("source", "a video with an end", stream, fix)
             while capture.grab():
                 times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        self._encoded = times
         return times
 
     def _announced(self, packets: list[float]) -> int:

@@ -1,6 +1,6 @@
 """Detection in windows of an image, by a network of a fixed input size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -10,6 +10,7 @@ from keras_reid.detection.suppression import without_overlaps
 # Squares, uint8 RGB (b, s, s, 3) → boxes of persons (b, n, 4), top, left, bottom, right as
 # fractions of the square, and scores (b, n).
 Network = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Window = tuple[int, int, int, int]  # x, y, w, h
 
 SIDE = 300  # side of a square that the network gets, in pixels
 EDGE = 0.01  # fraction of a window within which a box touches its edge
@@ -20,7 +21,9 @@ COVERED = 0.6  # fraction of the area of a part of a person that higher boxes co
 HIGHER = 1.25  # height of a person in heights of its part
 
 
-def detect_in_windows(network: Network, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def detect_in_windows(
+    network: Network, frame: np.ndarray, chosen: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Detect persons by a network in a whole frame, and in square windows of two sizes.
 
     The sides of the windows are the shorter side of the frame, and half of it. Windows overlap by
@@ -29,12 +32,19 @@ def detect_in_windows(network: Network, frame: np.ndarray) -> tuple[np.ndarray, 
     large windows add persons that are too high for a small window. Boxes of a smaller window inside
     persons that are higher than it are parts of them and are dropped. Of boxes with an IoU above
     0.5 only the one of the highest score is kept.
+
+    Args:
+        network: the network.
+        frame: uint8 RGB (h, w, 3).
+        chosen: indices in `windows_of`: only these small windows, and the whole frame. None: all.
     """
     height, width = frame.shape[:2]
     shorter = min(height, width)
     half = max(1, round(shorter / 2))
     levels = [[(0, 0, width, height)], _windows(height, width, shorter)]
-    levels.append(_windows(height, width, half))
+    levels.append(windows_of(height, width))
+    if chosen is not None:
+        levels[1:] = [], [levels[2][i] for i in chosen]
     found, scores = _detected(network, frame, [window for level in levels for window in level])
     boxes, sure, first = np.zeros((0, 4)), np.zeros(0), 0
     for number, level in enumerate(levels):
@@ -50,8 +60,13 @@ def detect_in_windows(network: Network, frame: np.ndarray) -> tuple[np.ndarray, 
     return boxes, sure
 
 
+def windows_of(height: int, width: int) -> list[Window]:
+    """Return the small windows of a frame."""
+    return _windows(height, width, max(1, round(min(height, width) / 2)))
+
+
 def _detected(
-    network: Network, frame: np.ndarray, windows: list[tuple[int, int, int, int]]
+    network: Network, frame: np.ndarray, windows: list[Window]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return boxes (b, n, 4) in pixels and scores (b, n) of windows; a cut box has the score 0."""
     height, width = frame.shape[:2]
@@ -77,7 +92,7 @@ def _are_parts(boxes: np.ndarray, persons: np.ndarray) -> np.ndarray:
     return shared.sum(1) > COVERED * boxes[:, 2:].prod(1)
 
 
-def _windows(height: int, width: int, side: int) -> list[tuple[int, int, int, int]]:
+def _windows(height: int, width: int, side: int) -> list[Window]:
     """Return square windows (x, y, w, h) that cover a frame; none if one window is the frame."""
     if side == height == width:
         return []

@@ -1,6 +1,7 @@
 from .arrays import matlab_indices as matlab_indices
 from .arrays import read_arrays as read_arrays
 from .arrays import read_matlab as read_matlab
+from .growing import growing_file as growing_file
 from .reading import NUMBER as NUMBER
 from .reading import Fields as Fields
 from .reading import channels_last as channels_last

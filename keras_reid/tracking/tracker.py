@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from absl import logging
-from scipy.optimize import linear_sum_assignment
 
 from keras_reid import checks
 from keras_reid.data.mot import Boxes
@@ -47,14 +46,15 @@ class Track:
 class Tracker:
     """Online tracker: DeepSORT, or SORT without embeddings.
 
-    Confirmed tracks are matched by appearance, recently detected tracks first. The cost is
-    `λ m/9.49 + (1 − λ) c/max_cosine_distance`. c is the cosine distance to the nearest of the
-    track's last embeddings, and m the squared Mahalanobis distance to the predicted box. Pairs
-    with `c > max_cosine_distance` or `m > 9.49` (95 %) are not matched. The other detections are
-    matched by the overlap of boxes with tracks of the previous frame, or with all tracks if there
-    are no embeddings. Assignments are optimal (scipy). An unmatched detection starts a track. A
-    track is confirmed after `n_init` consecutive detections; before, a frame without a detection
-    ends it. A confirmed track ends after more than `max_age` such frames in a row.
+    Confirmed tracks are matched by appearance, recently detected tracks first. The cost is `λ
+    m/9.49 + (1 − λ) c/max_cosine_distance`. c is the cosine distance to the nearest of the track's
+    last embeddings, and m the squared Mahalanobis distance to the predicted box. Pairs with `c >
+    max_cosine_distance` or `m > 9.49` (95 %) are not matched. The other detections are matched by
+    the overlap of boxes with tracks of the previous frame, or with all tracks if there are no
+    embeddings; unconfirmed tracks without overlap are matched by the cost above. Assignments are
+    optimal (scipy). An unmatched detection starts a track. A track is confirmed after `n_init`
+    consecutive detections; before, a frame without a detection ends it. A confirmed track ends
+    after more than `max_age` such frames in a row.
 
     Memory is bounded for streams of any length. Ended tracks that were confirmed remain in `ended`
     until `finished()` returns them; if there are more than `history`, the oldest is dropped.
@@ -124,7 +124,7 @@ class Tracker:
                 cost = self._appearance_distance(same, boxes, looks)
                 left = self._assign(same, left, cost, boxes, looks)
         others = [t for t in self.tracks if t.missed and (not self.appearance or t.missed == 1)]
-        left = self._assign(others, left, self._box_distance(others, boxes), boxes, looks)
+        left = self._assign(others, left, self._box_distance(others, boxes, looks), boxes, looks)
         for i in left:
             self._number += 1
             track = Track(self._number, Motion.of(boxes[i]), deque(maxlen=self.budget), boxes[i])
@@ -146,6 +146,13 @@ class Tracker:
         if looks.size:
             self._embedding_dim = looks.shape[1]
         return boxes, unit(looks)
+
+    def skip(self, frames: int) -> None:
+        """Predict the motion of the tracks over frames without a detector; they do not end."""
+        self._frame += frames
+        for track in self.tracks:
+            for _ in range(frames):
+                track.motion = track.motion.predicted()
 
     def finished(self) -> list[Track]:
         """Return the confirmed tracks that ended since the last call, by number."""
@@ -183,6 +190,8 @@ class Tracker:
         looks: np.ndarray,
     ) -> list[int]:
         """Assign detections to tracks at the least cost and return the unassigned ones."""
+        from scipy.optimize import linear_sum_assignment  # --help does not need scipy
+
         if not tracks or not left:
             return left
         cost = cost[:, left]
@@ -215,10 +224,18 @@ class Tracker:
             cost[i, (moved > GATE) | (distance > self.max_cosine_distance)] = IMPOSSIBLE
         return cost
 
-    def _box_distance(self, tracks: list[Track], boxes: np.ndarray) -> np.ndarray:
+    def _box_distance(
+        self, tracks: list[Track], boxes: np.ndarray, looks: np.ndarray
+    ) -> np.ndarray:
+        """Return `1 − IoU`; without overlap, `1 +` appearance distance of unconfirmed tracks."""
         predicted = np.array([track.motion.box for track in tracks]).reshape(-1, 4)
         overlap = overlaps(predicted, boxes)
-        return np.where(overlap < self.min_iou, IMPOSSIBLE, 1 - overlap)
+        cost = np.where(overlap < self.min_iou, IMPOSSIBLE, 1 - overlap)
+        new = [i for i, track in enumerate(tracks) if not track.confirmed]
+        if self.appearance and new and len(boxes):
+            distance = self._appearance_distance([tracks[i] for i in new], boxes, looks)
+            cost[new] = np.minimum(cost[new], 1 + distance)
+        return cost
 
 
 def track(detections: Boxes, embeddings: np.ndarray | None = None, **options: Any) -> Boxes:

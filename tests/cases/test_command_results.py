@@ -262,7 +262,7 @@ def test_track_returns_tracks_and_scores(tmp_path: Path) -> None:
     for frame in range(1, 7):
         Image.new("RGB", (64, 48)).save(tmp_path / "frames" / f"{frame}.png")
     options = TrackOptions(
-        video=str(tmp_path / "frames"),
+        source=str(tmp_path / "frames"),
         detections=str(tmp_path / "gt.txt"),
         ground_truth=str(tmp_path / "gt.txt"),
         appearance=False,

@@ -143,7 +143,7 @@ def test_track_damaged_frame_is_counted_once_and_all_frames_are_drawn(tmp_path, 
     damage(written(tmp_path / "v.avi"), 10)
     boxes = [f"{n},-1,{6 + n},11,10,30,1,-1,-1,-1" for n in range(1, COUNT + 1)]
     (tmp_path / "det.txt").write_text("\n".join(boxes))
-    flags = ("--video=v.avi", "--detections=det.txt", "--noappearance", "--out=t.txt")
+    flags = ("--source=v.avi", "--detections=det.txt", "--noappearance", "--out=t.txt")
     drawn = ("--annotated=drawn", "--timeline=when.png")
     with caplog.at_level(logging.WARNING, "absl"):
         code, _, err = within("track.py", *flags, *drawn, cwd=tmp_path)
@@ -162,7 +162,7 @@ def test_track_damaged_frame_is_counted_once_and_all_frames_are_drawn(tmp_path, 
 def test_track_broken_video_without_appearance_raises(tmp_path):
     damage(written(tmp_path / "v.avi"), *range(20, 30))
     (tmp_path / "det.txt").write_text("1,-1,7,11,10,30,1\n")
-    flags = ("--video=v.avi", "--detections=det.txt", "--noappearance", "--out=t.txt")
+    flags = ("--source=v.avi", "--detections=det.txt", "--noappearance", "--out=t.txt")
     code, _, err = within("track.py", *flags, cwd=tmp_path)
     assert code == 1
     assert "at most 10% damaged or missing frames" in err

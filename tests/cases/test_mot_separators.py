@@ -67,7 +67,7 @@ def street(tmp_path):
 )
 def test_track_negative_confidences_are_kept_by_default(street, flags, count):
     code, out, err = within(
-        *("track.py", "--video=frames", "--detections=det.txt", "--noappearance", "--out=t.txt"),
+        *("track.py", "--source=frames", "--detections=det.txt", "--noappearance", "--out=t.txt"),
         *flags,
         cwd=street,
     )
@@ -76,7 +76,7 @@ def test_track_negative_confidences_are_kept_by_default(street, flags, count):
 
 
 def test_track_threshold_above_all_detections_raises(street):
-    flags = ("--video=frames", "--detections=det.txt", "--noappearance", "--out=t.txt")
+    flags = ("--source=frames", "--detections=det.txt", "--noappearance", "--out=t.txt")
     code, _, err = within("track.py", *flags, "--min_confidence=2", cwd=street)
     assert code == 1
     assert "got 0 of 5 boxes of det.txt with sufficient confidence" in err

@@ -195,10 +195,10 @@ def test_track_command_model_without_finite_embedding_raises(scene, monkeypatch)
         return np.where(means == 4, np.nan, means)  # a diverged model, in the fourth frame
 
     monkeypatch.setattr(common.ModelOptions, "pixel_embedder", lambda self: (embed, (16, 8)))
-    flags = ("--video=frames", "--detections=det.txt", "--out=t.txt")
+    flags = ("--source=frames", "--detections=det.txt", "--out=t.txt")
     code, _, err = within("track.py", *flags, cwd=scene)
     assert code == 1
-    assert "error: `embeddings` must be finite, got nan in frame 4, row 3" in err
+    assert "error: `embeddings` must be finite, got nan in frame 4, row 0" in err
     assert not (scene / "t.txt").exists()
 
 
@@ -207,10 +207,10 @@ def test_track_command_detector_box_not_finite_raises(scene, monkeypatch):
         return np.array([[5.0, 5, 10, np.nan if frame[0, 0, 0] == 3 else 30]]), np.ones(1)
 
     monkeypatch.setattr(detection, "detector_of", lambda *names: detect, raising=False)
-    flags = ("--video=frames", "--noappearance", "--out=t.txt")
+    flags = ("--source=frames", "--noappearance", "--out=t.txt")
     code, _, err = within("track.py", *flags, cwd=scene)
     assert code == 1
-    assert "error: `boxes` must be finite, got nan in frame 3, row 2" in err
+    assert "error: `boxes` must be finite, got nan in frame 3, row 0" in err
 
 
 def test_detections_of_video_object_equal_detections_of_frames(scene):

@@ -215,7 +215,7 @@ def test_track_benchmark_is_read_from_flag_or_folder(tmp_path, frames, folder, f
     detections = [*lines(-1, 10, "1,-1,-1,-1"), *lines(-1, 300, "1,-1,-1,-1")]
     (tmp_path / "det.txt").write_text("\n".join(detections))
     code, out, err = within(
-        *("track.py", "--video=frames", "--detections=det.txt", "--noappearance", "--n_init=1"),
+        *("track.py", "--source=frames", "--detections=det.txt", "--noappearance", "--n_init=1"),
         *(f"--ground_truth={truth}", *flags),
         cwd=tmp_path,
     )

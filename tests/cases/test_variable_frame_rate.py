@@ -108,7 +108,7 @@ def scene(tmp_path_factory):
     return root
 
 
-FLAGS = ("--video=v.mkv", "--detections=det.txt", "--max_age=5")
+FLAGS = ("--source=v.mkv", "--detections=det.txt", "--max_age=5")
 
 
 def test_track_times_of_gallery_equal_container_times(scene):
@@ -150,7 +150,7 @@ def test_track_timeline_times_equal_container_times(scene, monkeypatch, more, ex
 
 def test_track_detections_beyond_video_raise(scene):
     (scene / "late.txt").write_text("".join(f"{n},-1,5,5,10,30,1\n" for n in range(38, 50)))
-    flags = ("--video=v.mkv", "--detections=late.txt", "--noappearance", "--out=l.txt")
+    flags = ("--source=v.mkv", "--detections=late.txt", "--noappearance", "--out=l.txt")
     code, _, err = within("track.py", *flags, "--timeline=l.png", cwd=scene)
     assert code == 1
     assert "`boxes` must be in the 40 frames of the video, got a box in frame 41" in err

@@ -66,7 +66,7 @@ def test_track_unreadable_video_leaves_no_output(scene, monkeypatch, video):
     before = sorted(scene.iterdir())
     flags = [f"--{name}={file}" for name, file in OUTPUTS.items()]
     code, out, err = within(
-        *("track.py", f"--video={video}", "--detections=det.txt", "--ground_truth=det.txt"),
+        *("track.py", f"--source={video}", "--detections=det.txt", "--ground_truth=det.txt"),
         *flags,
         cwd=scene,
     )
@@ -82,7 +82,7 @@ def test_track_unreadable_video_leaves_no_output(scene, monkeypatch, video):
 def test_track_detections_beyond_short_video_raise(scene, count, more):
     written(scene / "short.avi", count)
     before = sorted(scene.iterdir())
-    flags = ("--video=short.avi", "--detections=det.txt", "--noappearance", "--out=t.txt", *more)
+    flags = ("--source=short.avi", "--detections=det.txt", "--noappearance", "--out=t.txt", *more)
     code, _, err = within("track.py", *flags, cwd=scene)
     assert code == 1
     frames = "1 frame" if count == 1 else f"{count} frames"
@@ -106,7 +106,9 @@ def test_track_existing_output_raises_before_any_work(scene, monkeypatch, name):
     monkeypatch.setattr(command, "read_mot", refuse)
     (scene / OUTPUTS[name]).write_text("kept")
     flags = [f"--{key}={file}" for key, file in OUTPUTS.items() if key != "gallery"]
-    code, _, err = within("track.py", "--video=good.avi", "--detections=det.txt", *flags, cwd=scene)
+    code, _, err = within(
+        "track.py", "--source=good.avi", "--detections=det.txt", *flags, cwd=scene
+    )
     assert code == 1
     assert f"--{name} must be a new path" in err
     assert (scene / OUTPUTS[name]).read_text() == "kept"
@@ -120,7 +122,7 @@ def test_track_size_unsupported_by_codec_raises_before_any_work(scene, monkeypat
     (scene / "frames/1.png").unlink()
     Image.new("RGB", (70_000, 1)).save(scene / "frames/1.png")
     flags = ("--detections=det.txt", "--noappearance", "--out=t.txt", "--annotated=a.mp4")
-    code, _, err = within("track.py", "--video=frames", *flags, cwd=scene)
+    code, _, err = within("track.py", "--source=frames", *flags, cwd=scene)
     assert code == 1
     assert "--annotated must be a video that OpenCV can write, got *.mp4 of 70000 x 1" in err
     assert not (scene / "t.txt").exists()
@@ -130,7 +132,7 @@ def test_track_frames_of_two_sizes_leave_no_output(scene):
     (scene / "frames/1.png").unlink()
     for number in range(1, 9):
         Image.new("RGB", (64, 40 + number // 5)).save(scene / f"frames/{number}.png")
-    flags = ("--video=frames", "--detections=det.txt", "--noappearance", "--out=t.txt")
+    flags = ("--source=frames", "--detections=det.txt", "--noappearance", "--out=t.txt")
     code, _, err = within("track.py", *flags, "--annotated=a.avi", cwd=scene)
     assert code == 1
     assert "frame 5 of (64, 41) after (64, 40)" in err
@@ -162,7 +164,7 @@ def test_video_address_reaches_opencv_unchanged(monkeypatch, address):
 
     monkeypatch.setattr(cv2, "VideoCapture", Refused)
     video = data.Video(address)
-    with pytest.raises(InputError, match="`video` must be a video that OpenCV reads"):
+    with pytest.raises(InputError, match="`source` must be a video that OpenCV reads"):
         _ = video.size
     assert seen == [address]  # once: a refused stream takes 30 s
     assert video.name == address
@@ -203,7 +205,7 @@ def test_track_video_of_http_server_is_tracked(scene):
         address = f"http://127.0.0.1:{server.server_port}/good.avi"
         assert len(list(data.Video(address))) == 8
         flags = ("--detections=det.txt", "--noappearance", "--out=t.txt", "--annotated=a.avi")
-        code, out, err = within("track.py", f"--video={address}", *flags, cwd=scene)
+        code, out, err = within("track.py", f"--source={address}", *flags, cwd=scene)
         server.shutdown()
     assert code == 0, err
     assert "1 track with 8" in out

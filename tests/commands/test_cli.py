@@ -420,7 +420,7 @@ def test_commands_without_data_set_have_no_such_flags(command) -> None:
         (["train.py", "--epoch=3"], "epoch"),
         (["train.py", "synthetic"], "Flags start with --, got synthetic"),
         (["train.py", "--precision=float8"], "should be one of <float32"),
-        (["track.py"], "--video and one of --out"),
+        (["track.py"], "--source and one of --out"),
         (["search.py", "stats"], "--gallery is required"),
         (["evaluate.py", "--protocol=marz", "--run=run"], "--protocol must be one of market1501"),
         (["evaluate.py"], "--dataset and --data_dir are required"),

@@ -78,7 +78,7 @@ def base(name: str, number: int) -> list[str]:
         "export": ["--run=run", f"--export_dir=out-{number}", "--noranker", "--check_images=2"],
         "cluster": ["--run=run", "--images=people", f"--csv=c-{number}.csv"],
         "search": ["--run=run", "--gallery=faiss:people.db", "query", "people/p0"],
-        "track": ["--run=run", "--video=video", "--detections=det.txt", f"--out=t-{number}.txt"],
+        "track": ["--run=run", "--source=video", "--detections=det.txt", f"--out=t-{number}.txt"],
         "embed": ["--run=run", "--images=people", f"--out=e-{number}"],
     }[name]
 

@@ -76,7 +76,7 @@ def there(pedestrians: Path, tiny_run: Path, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
-TRACK = ("track.py", "--noappearance", "--video=video", "--detections=det.txt")
+TRACK = ("track.py", "--noappearance", "--source=video", "--detections=det.txt")
 TRAIN = ("train.py", "--dataset=market1501", "--data_dir=data", "--recipe=tiny", "--height=32")
 WRITES = {
     "run": (*TRAIN, "--width=16", "--num_identities_per_batch=4", "--epochs=2", "--run={}/new"),

@@ -110,12 +110,12 @@ REFUSED = [
     ("search", ("stats",), "--gallery is required"),
     ("embed", (), "--images and --out are required"),
     ("search", ("--gallery=faiss:no.db", "stats"), "not found. Enrol"),
-    ("track", ("--out=x",), "--video and one of --out"),
+    ("track", ("--out=x",), "--source and one of --out"),
     ("demo", (), "--gallery is required"),
     *((command, ("--magic=1",), "Unknown command line flag 'magic'") for command in COMMANDS),
     (
         "track",
-        ("--video=x", "--out=x", "--min_confidence=nan"),
+        ("--source=x", "--out=x", "--min_confidence=nan"),
         "--min_confidence must be a number",
     ),
 ]

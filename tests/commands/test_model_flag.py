@@ -81,7 +81,7 @@ def test_commands_network_of_another_program_is_accepted(folder: Path) -> None:
     assert "12 images" in out
     out = said("embed.py", *onnx, "--images=people", "--out=shards", cwd=folder)
     assert "12 images in 1 file" in out
-    flags = ("--video=frames", "--detections=det.txt", "--out=tracks.txt")
+    flags = ("--source=frames", "--detections=det.txt", "--out=tracks.txt")
     assert "of 12 detections" in said("track.py", *onnx, *flags, cwd=folder)
 
 

@@ -416,7 +416,7 @@ def test_embed_boxes_matches_embedding_of_crops(scene):
 
 
 track = partial(said, "track.py")
-SEEN = ("--video=frames", "--detections=gt.txt", "--run=run")
+SEEN = ("--source=frames", "--detections=gt.txt", "--run=run")
 
 
 def test_track_command_writes_tracks_images_and_scores(scene):
@@ -472,7 +472,7 @@ def test_track_command_annotated_video_keeps_frame_rate(scene):
     for frame in frames:
         writer.write(np.ascontiguousarray(frame[:, :, ::-1]))
     writer.release()
-    arguments = ["--video=slow.avi", "--detections=gt.txt", "--noappearance", "--out=slow.txt"]
+    arguments = ["--source=slow.avi", "--detections=gt.txt", "--noappearance", "--out=slow.txt"]
     track(*arguments, "--annotated=slow_drawn.avi", cwd=root)
     assert data.Video(root / "slow_drawn.avi").rate == pytest.approx(7)
     assert len(list(data.Video(root / "slow_drawn.avi"))) == len(frames)
@@ -482,36 +482,42 @@ def test_track_command_annotated_video_keeps_frame_rate(scene):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--video and one of --out"),
-        (["--video=frames"], "--video and one of --out"),
+        ([], "--source and one of --out"),
+        (["--source=frames"], "--source and one of --out"),
         (
-            ["--video=frames", "--out=x.txt", "--run=r", "--saved_model=s"],
+            ["--source=frames", "--out=x.txt", "--run=r", "--saved_model=s"],
             "Only one of --model, --run, --saved_model",
         ),
         (
-            ["--video=frames", "--out=x.txt", "--timeline=x.txt"],
+            ["--source=frames", "--out=x.txt", "--timeline=x.txt"],
             "--timeline must be a path that ends in",
         ),
-        (["--video=frames", "--out=x.txt", "--detector=yolo"], "--detector must be ssdlite"),
+        (["--source=frames", "--out=x.txt", "--detector=yolo"], "--detector must be ssdlite"),
         (
-            ["--video=frames", "--out=x.txt", "--detector=no.pb"],
+            ["--source=frames", "--out=x.txt", "--detector=no.pb"],
             "no.pb` must be a graph with image_tensor",
         ),
         (
-            ["--video=frames", "--out=x.txt", "--detector=hog", "--detections=gt.txt"],
+            ["--source=frames", "--out=x.txt", "--detector=hog", "--detections=gt.txt"],
             "--detections excludes --detector",
         ),
         (
-            ["--video=no", "--noappearance", "--detections=gt.txt", "--annotated=y", "--out=x.txt"],
+            [
+                "--source=no",
+                "--noappearance",
+                "--detections=gt.txt",
+                "--annotated=y",
+                "--out=x.txt",
+            ],
             "got neither",
         ),
         (
-            ["--video=frames", "--noappearance", "--detections=frames", "--out=x.txt"],
+            ["--source=frames", "--noappearance", "--detections=frames", "--out=x.txt"],
             "Is a directory",
         ),
         (
             [
-                "--video=frames",
+                "--source=frames",
                 "--noappearance",
                 "--detections=gt.txt",
                 "--min_confidence=2",
