@@ -66,7 +66,7 @@ def outputs() -> Iterator[object]:
         ((*TRACK, "--out=t1.txt"), "--timeline=timeline.png", "", []),
         ((*TRACK, "--ground_truth=det.txt"), "--scores=tracks.json", "", []),
         ((*TRACK, "--out=t2.txt"), "--annotated=drawn", "000001.jpg", []),
-        (("search.py", *query, "people/p0/0.png"), "--html=page.html", "", slow),
+        (("search.py", *query, "people/p0/0.png"), "--out=page.html", "", slow),
     ):
         yield pytest.param(command, output, entry, id=output, marks=marks)
 
