@@ -35,6 +35,7 @@ class ClusterOptions(ModelOptions):
     """Options of `cluster`: the images or features, the parameters, and the files to write."""
 
     topic: ClassVar[str] = "cluster"
+    unused: ClassVar[str] = "protocol"
 
     images: str | None = option("Folder of unlabeled images, with subfolders.", topic="data")
     features: str | None = option(

@@ -99,7 +99,10 @@ def search(options: SearchOptions) -> SearchOutput:
         raise InputError(f"{name} takes {use}, got {' '.join(arguments) or 'nothing'}.")
     is_query = name == "query"
     one_form = bool(arguments) != bool(options.description)
+    one_flag = bool(options.dataset) != bool(options.data_dir)
     reject(
+        (options.dataset and name != "calibrate", f"--dataset is a flag of calibrate, not {name}."),
+        (name == "calibrate" and one_flag, "--dataset and --data_dir require each other."),
         (is_query and not one_form, "Images or --description are required for query, not both."),
     )
     results.format_of(options, name)

@@ -128,6 +128,20 @@ def test_search_other_format_raises(
         search(SearchOptions(words=words, gallery="file:none", **flags))
 
 
+@pytest.mark.parametrize(
+    ("words", "flags", "message"),
+    [
+        (("stats",), {"dataset": "csv"}, "--dataset is a flag of calibrate, not stats"),
+        (("calibrate",), {"data_dir": "x"}, "--dataset and --data_dir require each other"),
+    ],
+)
+def test_search_data_set_flags_of_other_subcommands_raise(
+    words: tuple[str, ...], flags: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        search(SearchOptions(words=words, gallery="file:none", **flags))
+
+
 def test_search_query_without_hits_has_a_line_in_csv() -> None:
     answer = QueryResult("a.png", None, [], None, "no images")
     options = SearchOptions(format="csv")
