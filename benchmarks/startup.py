@@ -25,7 +25,7 @@ from keras_reid.data import synthetic
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("train", "evaluate", "export", "search", "cluster", "track", "embed")
 GALLERY, NEW = "--gallery=file:people.db", "--gallery=file:new{}.db"
-TRACKED = ("--video=frames", "--detections=boxes.txt")
+TRACKED = ("--source=frames", "--detections=boxes.txt")
 KERAS = ", --runtime=keras"
 FEW = 16
 GOALS = {"search.py query": 2.5, "search.py enrol": 3, "embed.py": 3, "track.py": 4}

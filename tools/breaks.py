@@ -2646,6 +2646,20 @@ BREAKS = (
         "unit/test_io.py::test_new_folder_failed_rename_keeps_old_folder",
     ),
     Break(
+        "snippet exchanges height and width",
+        "keras_reid/serving/snippets.py",
+        "height, width = metadata.image_size",
+        "width, height = metadata.image_size",
+        "unit/test_snippets.py::test_snippets_are_in_docs",
+    ),
+    Break(
+        "query without hits is not in the CSV table",
+        "keras_reid/cli/search_results.py",
+        "if not hits:",
+        "if hits is None:",
+        "cases/test_command_results.py::test_search_query_without_hits_has_a_line_in_csv",
+    ),
+    Break(
         "unknown command exits with 1",
         "keras_reid/__main__.py",
         "sys.exit(2)",

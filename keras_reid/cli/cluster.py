@@ -36,6 +36,7 @@ class ClusterOptions(ModelOptions, PhotoOptions):
     """Options of `cluster`: the images or features, the parameters, and the files to write."""
 
     topic: ClassVar[str] = "cluster"
+    unused: ClassVar[str] = "protocol"
 
     images: str | None = option(
         "Folder of unlabeled images or photos, with subfolders.", topic="data"

@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import numpy as np
@@ -103,19 +104,27 @@ def export(options: ExportOptions) -> Path:
     ranking = {"reranking": reranking.full_name(options.rerank), **options.rerank_numbers}
     serving.checked_reranker(ranking["reranking"], options.rerank_numbers)
     with tempfile.TemporaryDirectory() as drawn:
-        version = _export(options, _dataset(options, drawn))
+        version, of_images = _export(options, _dataset(options, drawn))
     size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
     say(f"exported to {version} ({size / 2**20:.1f} MiB)")
     if served:
         say(f"ranking and re-ranking: {_export_ranker(version, gallery, ranking)}")
     if options.format == "saved_model":
         folder = version.parent.resolve()
-        command = f"tensorflow_model_server --model_name={folder.name}"
+        command = f"tensorflow_model_server --rest_api_port=8501 --model_name={folder.name}"
         say(f"serve it: {command} --model_base_path={folder}")
         say("several models, batching and clients: docs/serving.md")
     else:
         say(f"next: keras-reid search verify FIRST.jpg SECOND.jpg --model={version}")
+    if of_images:
+        _say_snippets(version)
     return version
+
+
+def _say_snippets(version: Path) -> None:
+    """Print the programs that embed an image."""
+    for name, code in serving.snippets(version).items():
+        say(f"\nembed an image without keras_reid ({name}):\n\n{indent(code, '    ').rstrip()}")
 
 
 def _dataset(options: ExportOptions, drawn: str) -> data.ReidDataset:
@@ -135,8 +144,12 @@ def _export_ranker(version: Path, gallery: np.ndarray | None, ranking: dict[str,
     return serving.export_ranker(folder, dim, gallery=gallery, **ranking)
 
 
-def _export(options: ExportOptions, dataset: data.ReidDataset) -> Path:
-    """Export the model, checked on the images, and return the folder of its version."""
+def _export(options: ExportOptions, dataset: data.ReidDataset) -> tuple[Path, bool]:
+    """Export the model, checked on the images.
+
+    Returns:
+        The folder of its version, and True if single images are its only input.
+    """
     model = options.model_source.load_model(options.member)
     if models.is_pair_verifier(model):
         raise models.no_embeddings(options.model_source)
@@ -151,7 +164,7 @@ def _export(options: ExportOptions, dataset: data.ReidDataset) -> Path:
         model = models.stripes(model, options.stripes)
     about = _about(options, dataset.name)
     suffix = "" if options.format == "saved_model" else f"-{options.format}"
-    return serving.export(
+    version = serving.export(
         model,
         Path(options.export_dir) / f"{options.name or about['run']}{suffix}",
         options.version,
@@ -164,6 +177,7 @@ def _export(options: ExportOptions, dataset: data.ReidDataset) -> Path:
         overwrite=options.overwrite,
         check=partial(_check, options, model, dataset, images),
     )
+    return version, models.input_names(model) == {"images"}
 
 
 def _calibration(

@@ -37,6 +37,7 @@ RENAMED = {
     "check_others": "num_check_distractors",
     "k": "top_k",
     "like": "base_run",
+    "output": "format",
     "sheet": "contact_sheet",
     "soft_margin": "margin=soft",
     "video": "source",

@@ -6,7 +6,8 @@ Subcommands use the model --model, by default the pretrained one. All but verify
                     path,identity,camera[,time]. Unchanged images are skipped: repeat the
                     command after an interruption.
     query IMAGE…    Print match, possible match or no match with a probability, and the nearest
-                    images. Without images: --description=upred=1,hat=0.
+                    images. A folder stands for its images. Without images:
+                    --description=upred=1,hat=0.
     verify A B      Compare two images, or all images of two folders. verify PAIRS.csv compares
                     the pairs of a table first,second.
     list            Print the names of all identities, each with its number of images.
@@ -18,18 +19,19 @@ Subcommands use the model --model, by default the pretrained one. All but verify
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from keras_reid import evaluation, gallery, reranking, visualize
+from keras_reid import evaluation, gallery, reranking
+from keras_reid.cli import search_results as results
 from keras_reid.cli.calibrate import calibrate
 from keras_reid.cli.enrol import Enrolment, enrol
 from keras_reid.cli.options import Command, option, reject
 from keras_reid.cli.photos import GalleryPhotoOptions
+from keras_reid.cli.search_results import SUFFIXES, QueryResult
 from keras_reid.cli.startup import import_keras
-from keras_reid.cli.terminal import check_outputs, say, say_json
-from keras_reid.cli.verify import Pair, compare_pairs, missing_calibration
+from keras_reid.cli.terminal import check_outputs, say
+from keras_reid.cli.verify import Pair, compare_pairs, image_paths
 from keras_reid.errors import InputError, counted, invalid
-from keras_reid.io import new_file
 from keras_reid.names import natural
 
 
@@ -57,47 +59,17 @@ class SearchOptions(GalleryPhotoOptions):
         "Attributes of the person to find, such as upred=1,hat=0, for the subcommand query. The "
         "model must be a run of --recipe=attributes."
     )
-    html: str | None = option("New HTML file with the images of queries and hits.")
-    output: str = option("Format of the printed results.", "table", choices=("table", "json"))
+    format: str | None = option(
+        "Format of the results of query, verify, list and stats; html, a page with pictures, is "
+        "of query. Default: by the suffix of --out, else table.",
+        choices=tuple(SUFFIXES.values()),
+        topic="output",
+    )
+    out: str | None = option(
+        f"New file for the results: {', '.join(SUFFIXES)}. Default: they are printed.",
+        topic="output",
+    )
     words: tuple[str, ...] = ()
-
-    def say_results(self, name: str, results: Sequence["QueryResult | Pair"]) -> None:
-        """Print the probabilities of the flags and the results as JSON."""
-        limits = {
-            "match_probability": self.match_probability,
-            "possible_probability": self.possible_probability,
-        }
-        say_json({**limits, name: [result.to_dict() for result in results]})
-
-
-class QueryResult(NamedTuple):
-    """Result of a query.
-
-    Attributes:
-        image: path of the query image, or the description.
-        identity: name of the match or possible match, else None.
-        hits: images of the gallery, nearest first.
-        decision: decision about the nearest person; None for a description, or if there is no
-            calibration.
-        text: printed answer.
-    """
-
-    image: str
-    identity: str | None
-    hits: list[gallery.SearchResult]
-    decision: gallery.Decision | None
-    text: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        verdict, probability = self.decision or (None, None)
-        return {
-            "image": self.image,
-            "identity": self.identity,
-            "verdict": verdict,
-            "probability": probability,
-            "hits": [hit._asdict() for hit in self.hits],
-        }
 
 
 SearchOutput = (
@@ -127,14 +99,14 @@ def search(options: SearchOptions) -> SearchOutput:
         raise InputError(f"{name} takes {use}, got {' '.join(arguments) or 'nothing'}.")
     is_query = name == "query"
     one_form = bool(arguments) != bool(options.description)
+    one_flag = bool(options.dataset) != bool(options.data_dir)
     reject(
+        (options.dataset and name != "calibrate", f"--dataset is a flag of calibrate, not {name}."),
+        (name == "calibrate" and one_flag, "--dataset and --data_dir require each other."),
         (is_query and not one_form, "Images or --description are required for query, not both."),
-        (
-            options.html and not is_query,
-            f"--html writes the page of a query, got {name}. Omit it.",
-        ),
     )
-    check_outputs(options.overwrite, html=options.html)
+    results.format_of(options, name)
+    check_outputs(options.overwrite, out=options.out)
     options.limits  # noqa: B018  raises for invalid limits before images are embedded
     if name in ("query", "list", "remove", "stats", "calibrate"):
         gallery.check_exists(options.uri)
@@ -146,11 +118,14 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
     times = map(gallery.seconds, (options.after, options.before))
     where = gallery.Filter(options.cameras, options.not_cameras, *times)
     if options.description:
-        return _show(options, [_description_result(options, where)])
+        answers = [_description_result(options, where)]
+        results.write_queries(options, answers)
+        return answers
     if options.rerank != "none":
         import_keras()
-    options.check_images(arguments)
-    persons = options.finder.require(arguments)
+    paths = [path for argument in arguments for path in image_paths(argument)]
+    options.check_images(paths)
+    persons = options.finder.require(paths)
     embeddings = options.embedder()(persons.images)
     names = persons.names.tolist()
     with gallery.open(options.uri) as people:
@@ -164,17 +139,17 @@ def query(options: SearchOptions, arguments: list[str]) -> list[QueryResult]:
         }
         if options.calibrated(people) is None:
             lists = people.search(embeddings, **search)
-            results = [_uncalibrated_result(*pair) for pair in zip(names, lists, strict=True)]
+            answers = [_uncalibrated_result(*pair) for pair in zip(names, lists, strict=True)]
         else:
             decided = people.identify(embeddings, limits=options.limits, **search)
-            results = [
+            answers = [
                 QueryResult(image, one.identity, one.hits, one.decision, str(one))
                 for image, one in zip(names, decided, strict=True)
             ]
         recall = people.store.stats().get("recall")
-    _show(options, results, recall)
+    results.write_queries(options, answers, recall)
     options.finder.skipped.finish()
-    return results
+    return answers
 
 
 def _uncalibrated_result(image: str, hits: list[gallery.SearchResult]) -> QueryResult:
@@ -197,44 +172,12 @@ def _description_result(options: SearchOptions, where: gallery.Filter) -> QueryR
     return QueryResult(words, None, hits, None, f"best fits of {words}")
 
 
-def _show(
-    options: SearchOptions, results: list[QueryResult], recall: float | None = None
-) -> list[QueryResult]:
-    """Print the results, write the page and return the results."""
-    if options.output == "json":
-        options.say_results("queries", results)
-    else:
-        if recall is not None:
-            say(f"approximate search, recall {recall:.4f} on a sample of the gallery")
-        for result in results:
-            say(f"{result.image}: {result.text}")
-            for rank, hit in enumerate(result.hits, start=1):
-                camera = f"camera {hit.camera}" if hit.camera else ""
-                say(f"{rank:>4}  {hit.distance:.4f}  {hit.identity:<12} {camera:<10} {hit.image}")
-    if options.html:
-        description = {"described": bool(options.description)}
-        pages = [
-            {**r.to_dict(), **options.finder.picture(r.image), "answer": r.text, **description}
-            for r in results
-        ]
-        with new_file(options.html, options.overwrite) as file:
-            file.write_text(visualize.search_page(pages), encoding="utf-8")
-    return results
-
-
 def verify(options: SearchOptions, arguments: list[str]) -> list[Pair]:
     """Compare two images, all images of two folders, or the pairs of a table."""
-    results = compare_pairs(options, arguments)
-    if options.output == "json":
-        options.say_results("pairs", results)
-    else:
-        if results[0].decision is None:
-            say(missing_calibration(options))
-        for first, second, distance, decision in results:
-            verdict = "" if decision is None else str(decision)
-            say(f"{distance:.4f}  {verdict:<22} {first}  {second}")
+    pairs = compare_pairs(options, arguments)
+    results.write_pairs(options, pairs)
     options.finder.skipped.finish()
-    return results
+    return pairs
 
 
 def identities(options: SearchOptions, arguments: list[str]) -> dict[str, int]:
@@ -242,12 +185,7 @@ def identities(options: SearchOptions, arguments: list[str]) -> dict[str, int]:
     with gallery.open(options.uri) as people:
         counts = people.identities()
     counts = {name: counts[name] for name in sorted(counts, key=natural)}
-    if options.output == "json":
-        say_json(counts)
-        return counts
-    width = max((len(f"{count:,}") for count in counts.values()), default=0)
-    for name, count in counts.items():
-        say(f"{count:>{width},}  {name}")
+    results.write_identities(options, counts)
     return counts
 
 
@@ -265,16 +203,7 @@ def stats(options: SearchOptions, arguments: list[str]) -> dict[str, Any]:
     """Print and return the numbers of rows and identities, the model and the calibration."""
     with gallery.open(options.uri) as people:
         values = people.stats()
-    if options.output == "json":
-        say_json(values)
-        return values
-    for key, value in values.items():
-        shown = value
-        if key == "calibration" and value is not None:
-            shown = value["source"]
-            if value["persons"]:
-                shown += f", adapted to {value['images']:,} images of {value['persons']:,} persons"
-        say(f"{key:<12} {shown}")
+    results.write_stats(options, values)
     return values
 
 
@@ -284,7 +213,11 @@ VERIFIED = "two images, two folders, or a CSV file with columns first,second"
 # The function of each subcommand, numbers of arguments, and the arguments in words.
 COMMANDS: dict[str, tuple[Callable[[SearchOptions, list[str]], SearchOutput], range, str]] = {
     "enrol": (enrol, range(1, 2), "a folder, a CSV file, or a folder of embed.py"),
-    "query": (query, range(MANY + 1), f"1 to {MANY:,} images, or none and --description"),
+    "query": (
+        query,
+        range(MANY + 1),
+        f"1 to {MANY:,} images or folders, or none and --description",
+    ),
     "verify": (verify, range(1, 3), VERIFIED),
     "list": (identities, range(1), NO_WORDS),
     "remove": (remove, range(1, 2), "one identity"),
@@ -292,5 +225,5 @@ COMMANDS: dict[str, tuple[Callable[[SearchOptions, list[str]], SearchOutput], ra
     "calibrate": (calibrate, range(1), f"{NO_WORDS}, only the flags --dataset and --data_dir"),
 }
 
-SHOWN = "model gallery match_probability top_k cameras after before html output"
+SHOWN = "model gallery match_probability top_k cameras after before format out"
 run = Command(search, SearchOptions, SHOWN, words=tuple(COMMANDS))

@@ -26,14 +26,14 @@ def say(text: str = "") -> None:
     print(printable(text), flush=True)
 
 
-def say_json(value: Any) -> None:
-    """Print JSON, with escapes if the encoding of stdout lacks a character of it."""
+def json_text(value: Any) -> str:
+    """Return JSON, with escapes if the encoding of stdout lacks a character of it."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        text = json.dumps(value, indent=2)
-    say(text)
+        return json.dumps(value, indent=2)
+    return text
 
 
 def write_json(file: str, values: Any, overwrite: bool = False) -> None:

@@ -80,6 +80,8 @@ def _check_outputs(options: TrackOptions, video: data.Video | data.Stream) -> No
             raise invalid("source", f"a recording for --{late[0]}", received, fix)
     size = video.size
     if options.annotated:
+        same = Path(options.annotated).resolve() == Path(str(options.source)).resolve()
+        reject((same, "--annotated must differ from --source."))
         visualize.check_video(options.annotated, size)
 
 

@@ -90,13 +90,14 @@ def _calibration(options: GalleryPhotoOptions) -> evaluation.MatchCalibration | 
         return options.calibrated(people)
 
 
+def image_paths(path: str) -> list[str]:
+    """Return the images of a folder in natural order, or the path of an image itself."""
+    return data.unlabeled(path).path.tolist() if Path(path).is_dir() else [path]
+
+
 def _product(first: str, second: str) -> list[tuple[str, str]]:
     """Return all pairs of an image of the first and one of the second folder or file."""
-    sides = [
-        data.unlabeled(path).path.tolist() if Path(path).is_dir() else [path]
-        for path in (first, second)
-    ]
-    return list(product(*sides))
+    return list(product(image_paths(first), image_paths(second)))
 
 
 def _table(path: Path) -> list[tuple[str, str]]:

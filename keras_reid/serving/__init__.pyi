@@ -10,3 +10,4 @@ from .ranker import export_ranker as export_ranker
 from .registry import FORMATS as FORMATS
 from .registry import QUANTIZATIONS as QUANTIZATIONS
 from .registry import TOLERANCES as TOLERANCES
+from .snippets import snippets as snippets

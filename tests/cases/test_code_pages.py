@@ -11,7 +11,7 @@ from PIL import Image
 
 from keras_reid import gallery
 from keras_reid.cli import options, search, train
-from keras_reid.cli.terminal import say_json
+from keras_reid.cli.terminal import json_text, say
 
 NAMES = ("Müller", "Łukasz", "中村", "🙂")
 CODE_PAGES = ("cp1252", "cp437", "ascii", "latin-1", "utf-8")
@@ -50,7 +50,7 @@ def people(tmp_path_factory):
 
 @pytest.mark.parametrize("code_page", CODE_PAGES)
 def test_search_json_in_any_code_page_has_the_names(code_page, people):
-    flags = ("--gallery=faiss:people", "--description=hat=1", "--output=json", "query")
+    flags = ("--gallery=faiss:people", "--description=hat=1", "--format=json", "query")
     text = printed(code_page, search.run, *flags, cwd=people)
     hits = json.loads(text)["queries"][0]["hits"]
     assert sorted(hit["identity"] for hit in hits) == sorted(NAMES)
@@ -58,8 +58,9 @@ def test_search_json_in_any_code_page_has_the_names(code_page, people):
 
 @pytest.mark.parametrize("code_page", CODE_PAGES)
 def test_search_table_in_any_code_page_replaces_letters(code_page, people, tmp_path):
-    flags = ("--gallery=faiss:people", "--description=hat=1", f"--html={tmp_path}/a.html", "query")
+    flags = ("--gallery=faiss:people", "--description=hat=1", "query")
     lines = printed(code_page, search.run, *flags, cwd=people).splitlines()
+    printed(code_page, search.run, *flags, f"--out={tmp_path}/a.html", cwd=people)
     for name in NAMES:
         shown = name.encode(code_page, "replace").decode(code_page)
         assert any(shown in line for line in lines)
@@ -76,6 +77,6 @@ def test_train_check_only_in_ascii_prints_report(tmp_path):
     assert "M?ller" in printed("ascii", train.run, *flags, cwd=tmp_path, code=1)
 
 
-def test_say_json_to_unicode_stream_keeps_letters(capsys):
-    say_json({"name": "中村"})
+def test_json_text_to_unicode_stream_keeps_letters(capsys):
+    say(json_text({"name": "中村"}))
     assert capsys.readouterr().out == '{\n  "name": "中村"\n}\n'

@@ -1,5 +1,8 @@
 """Return values of the command functions, and the identities that `search.py list` prints."""
 
+import contextlib
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from keras_reid.cli.embed import EmbedOptions, embed
 from keras_reid.cli.evaluate import EvaluateOptions, evaluate
 from keras_reid.cli.export import ExportOptions, export
 from keras_reid.cli.search import Enrolment, QueryResult, SearchOptions, search
+from keras_reid.cli.search_results import write_queries
 from keras_reid.cli.terminal import check_outputs, check_picture
 from keras_reid.cli.track import TrackOptions, track
 from keras_reid.cli.train import TrainOptions, train
@@ -69,7 +73,7 @@ def test_search_query_results_equal_printed_json(
         gallery=enrolled[0],
         words=("query", *paths),
         top_k=2,
-        output="json",
+        format="json",
     )
     results = search(options)
     assert [type(result) for result in results] == [QueryResult, QueryResult]
@@ -80,6 +84,85 @@ def test_search_query_results_equal_printed_json(
     assert printed["match_probability"] == 0.96
     assert [result.decision.verdict for result in results] == ["match", "match"]
     assert printed["queries"] == [result.to_dict() for result in results]
+
+
+def test_search_query_folder_is_written_in_format_of_suffix(
+    folder: Path,
+    enrolled: tuple[str, Enrolment],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = {"run": str(folder / "run"), "gallery": enrolled[0], "top_k": 2}
+    words = ("query", str(folder / "people/anna"), str(folder / "people/ben 10/2.png"))
+    answers = search(SearchOptions(words=words, out=str(tmp_path / "a.csv"), **options))
+    assert capsys.readouterr().out == f"results: {tmp_path / 'a.csv'}\n"
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    count = LISTED["anna"] + 1
+    assert len(answers) == count
+    assert [row["rank"] for row in rows] == ["1", "2"] * count
+    assert [row["query"] for row in rows[::2]] == [one.image for one in answers]
+    assert [row["match"] for row in rows[::2]] == ["anna"] * (count - 1) + ["ben 10"]
+    assert float(rows[0]["distance"]) == pytest.approx(0, abs=1e-3)
+    search(SearchOptions(words=words, out=str(tmp_path / "a.json"), **options))
+    assert len(json.loads((tmp_path / "a.json").read_text())["queries"]) == count
+    search(SearchOptions(words=words, out=str(tmp_path / "a.html"), **options))
+    assert (tmp_path / "a.html").read_text().count("<img ") == 3 * count
+    search(SearchOptions(words=words, out=str(tmp_path / "a"), format="table", **options))
+    assert "ben 10/2.png: match: ben 10" in (tmp_path / "a").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "flags", "message"),
+    [
+        (("stats",), {"format": "csv"}, "`format` must be one of table, json for stats, got 'csv'"),
+        (("list",), {"out": "x.html"}, "`format` must be one of table, json, csv for list"),
+        (("remove", "a"), {"out": "x.txt"}, "`format` must be that of a subcommand with results"),
+        (("list",), {"out": "x.pdf"}, r"`out` must be a path that ends in \.txt, \.json, \.csv"),
+    ],
+)
+def test_search_other_format_raises(
+    words: tuple[str, ...], flags: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        search(SearchOptions(words=words, gallery="file:none", **flags))
+
+
+@pytest.mark.parametrize(
+    ("words", "flags", "message"),
+    [
+        (("stats",), {"dataset": "csv"}, "--dataset is a flag of calibrate, not stats"),
+        (("calibrate",), {"data_dir": "x"}, "--dataset and --data_dir require each other"),
+    ],
+)
+def test_search_data_set_flags_of_other_subcommands_raise(
+    words: tuple[str, ...], flags: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        search(SearchOptions(words=words, gallery="file:none", **flags))
+
+
+def test_search_query_without_hits_has_a_line_in_csv() -> None:
+    answer = QueryResult("a.png", None, [], None, "no images")
+    options = SearchOptions(format="csv")
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        write_queries(options, [answer])
+    (row,) = csv.DictReader(io.StringIO(out.getvalue()))
+    assert row["query"] == "a.png"
+    assert not any(value for name, value in row.items() if name != "query")
+
+
+def test_search_verify_and_list_print_csv(
+    folder: Path, enrolled: tuple[str, Enrolment], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"run": str(folder / "run"), "gallery": enrolled[0], "format": "csv"}
+    search(SearchOptions(words=("list",), **options))
+    table = capsys.readouterr().out
+    assert table == "".join(["identity,images\n", *(f"{n},{c}\n" for n, c in LISTED.items())])
+    image = str(folder / "people/anna/0.png")
+    search(SearchOptions(words=("verify", image, image), **options))
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["first"], row["verdict"]) == (image, "match")
 
 
 def test_search_query_below_possible_probability_returns_no_identity(
@@ -128,7 +211,7 @@ def test_search_verify_compares_images_folders_and_tables(
     capsys.readouterr()
     table = tmp_path / "pairs.csv"
     table.write_text(f"first,second\n{anna},{anna}\n{anna},{ben}\n")
-    pairs = search(SearchOptions(words=("verify", str(table)), output="json", **options))
+    pairs = search(SearchOptions(words=("verify", str(table)), format="json", **options))
     printed = json.loads(capsys.readouterr().out)
     assert printed["match_probability"] == 0.96
     assert printed["pairs"] == [pair.to_dict() for pair in pairs]
@@ -145,8 +228,8 @@ def test_search_verify_compares_images_folders_and_tables(
         search(SearchOptions(words=("verify", str(table)), **options))
     with pytest.raises(InputError, match=r"not found\. Enrol"):
         search(SearchOptions(words=("verify", anna, ben), gallery="faiss:no.faiss"))
-    with pytest.raises(InputError, match="--html writes the page of a query, got verify"):
-        search(SearchOptions(words=("verify", anna, ben), html=str(tmp_path / "x.html")))
+    with pytest.raises(InputError, match="`format` must be one of table, json, csv for verify"):
+        search(SearchOptions(words=("verify", anna, ben), out=str(tmp_path / "x.html")))
 
 
 def test_search_list_returns_identities_in_natural_order(enrolled: tuple[str, Enrolment]) -> None:
@@ -160,7 +243,7 @@ def test_search_list_prints_identities_with_counts(
     code, out, err = within("search.py", f"--gallery={enrolled[0]}", "list", cwd=tmp_path)
     assert (code, err) == (0, "")
     assert out == "1  anna\n2  ben 2\n3  ben 10\n"
-    flags = (f"--gallery={enrolled[0]}", "--output=json")
+    flags = (f"--gallery={enrolled[0]}", "--format=json")
     _, out, _ = within("search.py", *flags, "list", cwd=tmp_path)
     assert json.loads(out) == LISTED
 
@@ -172,7 +255,7 @@ def test_search_list_aligns_counts_and_keeps_unicode_names(tmp_path: Path) -> No
         people.enrol(np.eye(11, dtype=np.float32), identities, model_fingerprint="x")
     _, out, _ = within("search.py", f"--gallery={uri}", "list", cwd=tmp_path)
     assert out == "10  Zoë\n 1  王伟\n"
-    _, out, _ = within("search.py", f"--gallery={uri}", "--output=json", "list", cwd=tmp_path)
+    _, out, _ = within("search.py", f"--gallery={uri}", "--format=json", "list", cwd=tmp_path)
     assert "王伟" in out
 
 

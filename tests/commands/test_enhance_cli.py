@@ -146,7 +146,7 @@ def test_search_description_returns_hits_by_misfit(drawn: Path) -> None:
     (drawn / "people.csv").write_text("\n".join(rows) + "\n")
     code, _, err = within("search.py", *run, "enrol", "people.csv", cwd=drawn)
     assert code == 0, err
-    described = ("--description=backpack=1,upblack=0", "--output=json", "--top_k=3")
+    described = ("--description=backpack=1,upblack=0", "--format=json", "--top_k=3")
     code, out, err = within("search.py", *run, *described, "query", cwd=drawn)
     assert code == 0, err
     (query,) = json.loads(out)["queries"]

@@ -14,7 +14,7 @@ from processes import TINY, said
 from keras_reid.data.synthetic import draw
 
 FEATURES = "--features=query.npz,gallery.npz"
-TRACK = ("track.py", "--video=frames", "--detections=det.txt", "--noappearance")
+TRACK = ("track.py", "--source=frames", "--detections=det.txt", "--noappearance")
 CLUSTER = ("cluster.py", "--run=run", "--images=people", "--method=agglomerative")
 
 
@@ -66,7 +66,7 @@ def outputs() -> Iterator[object]:
         ((*TRACK, "--out=t1.txt"), "--timeline=timeline.png", "", []),
         ((*TRACK, "--ground_truth=det.txt"), "--scores=tracks.json", "", []),
         ((*TRACK, "--out=t2.txt"), "--annotated=drawn", "000001.jpg", []),
-        (("search.py", *query, "people/p0/0.png"), "--html=page.html", "", slow),
+        (("search.py", *query, "people/p0/0.png"), "--out=page.html", "", slow),
     ):
         yield pytest.param(command, output, entry, id=output, marks=marks)
 
@@ -111,7 +111,7 @@ def test_overwrite_of_folder_with_other_files_exits_with_error(
 
 def test_track_annotated_in_folder_of_video_exits_with_error(folder: Path) -> None:
     flags = ("--out=t3.txt", "--annotated=frames/", "--overwrite")
-    assert "--annotated must differ from --video" in said(*TRACK, *flags, cwd=folder, code=1)
+    assert "--annotated must differ from --source" in said(*TRACK, *flags, cwd=folder, code=1)
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def test_verify_pair_verifier_prints_verdict_with_probability(folder: Path) -> N
     out = said("search.py", "--model=run", "verify", "one.jpg", "one.jpg", cwd=folder)
     assert out.startswith("0.0000  ")
     assert "match (" in out
-    flags = ("--output=json", "--model=run", "verify", "one.jpg", "other.jpg")
+    flags = ("--format=json", "--model=run", "verify", "one.jpg", "other.jpg")
     (pair,) = json.loads(said("search.py", *flags, cwd=folder))["pairs"]
     assert pair["distance"] > 0
     assert 0 < pair["probability"] < 1

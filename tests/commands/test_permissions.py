@@ -75,7 +75,7 @@ def cases(data_dir: str) -> list[list[str]]:
         ["search", run, "--gallery=faiss:secret.db", "stats"],
         ["search", run, gallery, "enrol", "secret-people"],
         ["search", run, gallery, "query", "secret.jpg"],
-        ["search", run, gallery, "--html=full/x.html", "query", "people/p0/0.jpg"],
+        ["search", run, gallery, "--out=full/x.html", "query", "people/p0/0.jpg"],
         ["track", run, "--source=video", "--detections=det.txt", "--out=full/x.txt"],
         ["track", run, "--source=video", "--detections=secret.txt", "--out=x.txt"],
         ["track", run, "--source=video", "--detector=secret.pb", "--out=x.txt"],

@@ -150,7 +150,7 @@ def test_query_photo_searches_each_person(tmp_path, model, detector):
     photo(tmp_path / "photo.png", 3)
     flags = (model, "--gallery=file:known", "--detect=auto")
     assert within("search.py", *flags, "enrol", "people", cwd=tmp_path)[0] == 0
-    code, out, _ = within("search.py", *flags, "--html=q.html", "query", "photo.png", cwd=tmp_path)
+    code, out, _ = within("search.py", *flags, "--out=q.html", "query", "photo.png", cwd=tmp_path)
     assert code == 0
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("photo")] == [
         f"photo.png#{number}" for number in (1, 2, 3)
@@ -186,7 +186,7 @@ def test_verify_several_persons_needs_box(tmp_path, model, detector, caplog):
     assert "a.png (preview: previews/a-" in caplog.text
     distances = []
     for number in (1, 2):
-        flags = (model, f"--box={number}", "--output=json", "verify", "a.png", "b.png")
+        flags = (model, f"--box={number}", "--format=json", "verify", "a.png", "b.png")
         out = within("search.py", *flags, cwd=tmp_path)[1]
         distances.append(json.loads(out)["pairs"][0]["distance"])
     assert distances[1] < 0.05 < distances[0]

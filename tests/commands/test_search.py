@@ -69,7 +69,7 @@ def test_search_enrol_embed_shards_then_query_finds_image(folder):
         other, "enrol", "shards", cwd=root
     )
     image, identity, _, _ = rows[0]
-    answers = json.loads(search("--run=run", other, "--output=json", "query", image, cwd=root))
+    answers = json.loads(search("--run=run", other, "--format=json", "query", image, cwd=root))
     best = answers["queries"][0]["hits"][0]
     assert best["identity"] == identity
     assert best["distance"] == pytest.approx(0, abs=1e-3)
@@ -97,14 +97,14 @@ def test_search_enrol_calibrate_query_remove_workflow_succeeds(folder):
     out = search(*RUN, *pairs, "calibrate", cwd=root)
     assert "match probabilities: drawn" in out
     assert "person not enrolled: match" in out
-    stats = json.loads(search(*RUN, "--output=json", "stats", cwd=root))
+    stats = json.loads(search(*RUN, "--format=json", "stats", cwd=root))
     assert (stats["rows"], stats["identities"]) == (len(rows), 12)
     assert stats["calibration"]["source"] == "drawn"
     assert stats["calibration"]["persons"] == 12
 
     noise = np.random.default_rng(0).integers(0, 256, (64, 32, 3)).astype(np.uint8)
     Image.fromarray(noise).save(root / "noise.png")
-    options = ["--top_k=2", "--output=json", "--rerank=k_reciprocal", "--html=out/page.html"]
+    options = ["--top_k=2", "--format=json", "--rerank=k_reciprocal"]
     out = search(
         *["--saved_model=export/1", RUN[1]], *options, "query", image, "noise.png", cwd=root
     )
@@ -115,11 +115,12 @@ def test_search_enrol_calibrate_query_remove_workflow_succeeds(folder):
     assert known["hits"][0]["reranked"] is not None
     assert known["probability"] > non_mated["probability"]
     assert (non_mated["identity"] is None) == (non_mated["verdict"] == "no match")
+    search(*RUN, "--top_k=2", "--out=out/page.html", "query", image, "noise.png", cwd=root)
     page = (root / "out/page.html").read_text()
     assert page.count("<img ") == page.count("data:image/jpeg;base64,") == 6
     assert identity in page
-    err = search(*RUN, "--html=out/page.html", "query", image, cwd=root, code=1)
-    assert "--html must be a new path" in err
+    err = search(*RUN, "--out=out/page.html", "query", image, cwd=root, code=1)
+    assert "--out must be a new path" in err
     strict = ("--match_probability=1", "--possible_probability=1")
     out = search(*RUN, *strict, "query", image, cwd=root)
     assert f"{image}: no match (nearest: {identity}, " in out
@@ -139,7 +140,7 @@ def test_search_csv_with_cameras_and_times_filters_hits(folder):
     where = ("--run=run", "--gallery=faiss:index.faiss")
     search(*where, "enrol", "people.csv", cwd=root)
     image, identity, camera, time = rows[5]
-    options = ("--output=json", "--top_k=5")
+    options = ("--format=json", "--top_k=5")
 
     def hits(*more):
         out = search(*where, *options, *more, "query", image, cwd=root)

@@ -149,7 +149,7 @@ def test_commands_without_model_flag_use_pretrained_model(pedestrians, tmp_path)
     said("search.py", *gallery, "enrol", "people", cwd=tmp_path)
     out = said("search.py", *gallery, "query", str(image), cwd=tmp_path)
     assert f"{image}: match: {image.name.split('_')[0]} (" in out
-    out = said("search.py", *gallery, "--output=json", "query", str(image), cwd=tmp_path)
+    out = said("search.py", *gallery, "--format=json", "query", str(image), cwd=tmp_path)
     (answer,) = json.loads(out)["queries"]
     assert answer["verdict"] == "match"
     assert answer["probability"] > 0.96
