@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +25,30 @@ class Source(NamedTuple):
     format: str
     path: str
 
-    def folder(self, name: str) -> Path:
-        """Return a folder next to the table, or in the folder, of the data set."""
-        path = expanded(self.path)
-        return (path if path.is_dir() else path.parent) / name
+    def read(
+        self, unlabeled: bool, left_out: Sequence[str]
+    ) -> tuple[data.ReidDataset | None, dict[str, data.ReidDataset]]:
+        """Return the images to train on, and the left-out ones by name.
+
+        Args:
+            unlabeled: accept training images without identity.
+            left_out: folders, relative to that of the data set; an empty name is the data set.
+        """
+        options = {"unlabeled": unlabeled} if self.format == "csv" else {}
+        dataset = data.load(self.format, self.path, **options)
+        if "" in left_out:
+            if len(left_out) > 1:
+                rule = f"{self.name} or folders of it"
+                raise invalid("leave_out", rule, Shown("both"), "Omit the folders.")
+            return None, {self.name: dataset}
+        path, left = expanded(self.path), {}
+        for folder in left_out:
+            name = f"{self.name}/{folder}"
+            root = path if path.is_dir() else path.parent
+            dataset, left[name] = divided(dataset, root / folder)
+            if not left[name].parts():
+                raise invalid("leave_out", "names of data sets, or NAME/FOLDER with images", name)
+        return dataset, left
 
 
 @dataclass(frozen=True)
@@ -61,25 +81,18 @@ class Sources:
         Raises:
             InputError: unknown formats or names, another number of paths, or unreadable data.
         """
-        sources = parsed(formats, paths)
+        sources = {source.name: source for source in parsed(formats, paths)}
         unlabeled = unlabeled or len(sources) > 1 or bool(leave_out)
-        trained, left_out = {}, {}
-        for source in sources:
-            options = {"unlabeled": unlabeled} if source.format == "csv" else {}
-            trained[source.name] = data.load(source.format, source.path, **options)
-        for name in dict.fromkeys(leave_out):
-            owner, _, folder = name.partition("/")
-            checks.one_of([source.name for source in sources], leave_out=owner)
-            if owner not in trained:
-                raise InputError(f"`leave_out` must not list {owner} twice.", "leave_out")
-            left_out[name] = trained.pop(owner)
-            if folder:
-                (source,) = (one for one in sources if one.name == owner)
-                trained[owner], left_out[name] = divided(left_out[name], source.folder(folder))
-                if not left_out[name].parts():
-                    rule = "names of data sets, or NAME/FOLDER with images"
-                    raise invalid("leave_out", rule, name)
-        trained = {one.name: trained[one.name] for one in sources if one.name in trained}
+        names = [name.partition("/") for name in dict.fromkeys(leave_out)]
+        for owner, _, _ in names:
+            checks.one_of(sources, leave_out=owner)
+        trained: dict[str, data.ReidDataset] = {}
+        left_out: dict[str, data.ReidDataset] = {}
+        for source in sources.values():
+            own = [folder for owner, _, folder in names if owner == source.name]
+            kept, left = source.read(unlabeled, own)
+            trained |= {} if kept is None else {source.name: kept}
+            left_out |= left
         return cls(trained, left_out, len(sources) > 1)
 
     def dataset(self, holdout: float = 0.0) -> data.ReidDataset:
@@ -95,8 +108,8 @@ class Sources:
         if not self.trained:
             raise InputError("`leave_out` must leave a data set to train on.", "leave_out")
         parts = [
-            replace(part, name=name).hold_out(holdout) if holdout and part.query is None else part
-            for name, part in self.trained.items()
+            part.hold_out(holdout) if holdout and part.query is None else part
+            for part in self.trained.values()
         ]
         return data.union(parts, list(self.trained)) if self.several else parts[0]
 
@@ -183,7 +196,7 @@ def check_training(
             f"{counted(int(images.unlabeled.sum()), 'training image')} of {dataset.name} have "
             f"none, such as {first.path[0]}. Leave out their folders by --leave_out={name}/FOLDER."
         )
-    trained = {*map(os.path.abspath, images.path.tolist())}
+    trained = {*map(os.path.abspath, images.path.tolist())} if tests else set()
     for name, test in tests.items():
         paths = [path for part in (test.query, test.gallery) if part for path in part.path]
         if shared := [path for path in paths if os.path.abspath(path) in trained]:

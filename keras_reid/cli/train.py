@@ -140,6 +140,10 @@ def _train(job: Job) -> None:
     if images.has_tracklets:
         count += f" in {counted(len(images.tracklet_rows), 'tracklet')}"
     say(f"data set:        {dataset.name}, {count}")
+    for source in job.settings.get("sources", []):
+        own = images[images.columns[data.SOURCE] == source]
+        persons = counted(len({*own.identity[~own.unlabeled].tolist()}), "identity")
+        say(f"  {source}: {counted(len(own), 'image')} of {persons}")
     _fit(job, plan, members, teacher, scores)
 
 

@@ -211,6 +211,9 @@ def check_flags(options: TrainOptions, recipe: Recipe) -> None:
         alone = (column in recipe.columns) != bool(getattr(options, column))
         text = f"--{column}=FILE and {flag} (or a recipe with it) require each other."
         reject((alone, f"{text} Set both or none."))
+    movenet = "," in str(options.dataset) and str(options.keypoints).startswith("movenet:")
+    cached = f"With several data sets, --keypoints={options.keypoints} requires --keypoints_cache."
+    reject((movenet and not options.keypoints_cache, cached))
     if options.data_service is not None:
         checks.address(data_service=options.data_service)
     several = options.strategy == "multiworker"

@@ -73,8 +73,9 @@ def pk_batches(
     Returns:
         Elements (uint8 (b, h, w, 3), {"identity": int32 (b,), "camera": int32 (b,)}). Identities
         are class indices of `readable(images).classes()`, grouped K by K. Images without cameras
-        have no "camera"; further columns are added. With `views`, the images are a tuple. With a
-        column "keypoints", they are {"images": uint8 (b, h, w, 3), "keypoints": float32 (b, k, 3)}.
+        have no "camera"; further columns are added, with numbers for the names of "source". With
+        `views`, the images are a tuple. With a column "keypoints", they are {"images": uint8
+        (b, h, w, 3), "keypoints": float32 (b, k, 3)}.
 
     Raises:
         InputError: no images, more than 1 % of them unreadable, images without identity, invalid
