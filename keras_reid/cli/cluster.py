@@ -184,7 +184,7 @@ def _embedded(options: ClusterOptions) -> tuple[np.ndarray, np.ndarray, Labels |
     import_keras()
     images = data.readable(images, progress=progress("reading images"))
     columns = images.per_tracklet()
-    rows = ~columns.distractor
+    rows = ~(columns.distractor | columns.unlabeled)
     labels = None if options.images else (columns.identity[rows], rows)
     return columns.path, options.embedder()(images), labels
 

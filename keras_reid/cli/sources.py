@@ -26,16 +26,14 @@ class Source(NamedTuple):
     path: str
 
     def read(
-        self, unlabeled: bool, left_out: Sequence[str]
+        self, left_out: Sequence[str]
     ) -> tuple[data.ReidDataset | None, dict[str, data.ReidDataset]]:
         """Return the images to train on, and the left-out ones by name.
 
         Args:
-            unlabeled: accept training images without identity.
             left_out: folders, relative to that of the data set; an empty name is the data set.
         """
-        options = {"unlabeled": unlabeled} if self.format == "csv" else {}
-        dataset = data.load(self.format, self.path, **options)
+        dataset = data.load(self.format, self.path)
         if "" in left_out:
             if len(left_out) > 1:
                 rule = f"{self.name} or folders of it"
@@ -66,23 +64,18 @@ class Sources:
     several: bool
 
     @classmethod
-    def load(
-        cls, formats: str, paths: str, leave_out: Sequence[str] = (), unlabeled: bool = True
-    ) -> "Sources":
+    def load(cls, formats: str, paths: str, leave_out: Sequence[str] = ()) -> "Sources":
         """Read data sets.
 
         Args:
             formats: keys of `data.READERS`, separated by commas.
             paths: a folder or table of each data set, or NAME=PATH, separated by commas.
             leave_out: names of data sets, or NAME/FOLDER.
-            unlabeled: accept training images without identity. They are always accepted if there
-                are several data sets, or folders are left out.
 
         Raises:
             InputError: unknown formats or names, another number of paths, or unreadable data.
         """
         sources = {source.name: source for source in parsed(formats, paths)}
-        unlabeled = unlabeled or len(sources) > 1 or bool(leave_out)
         names = [name.partition("/") for name in dict.fromkeys(leave_out)]
         for owner, _, _ in names:
             checks.one_of(sources, leave_out=owner)
@@ -90,7 +83,7 @@ class Sources:
         left_out: dict[str, data.ReidDataset] = {}
         for source in sources.values():
             own = [folder for owner, _, folder in names if owner == source.name]
-            kept, left = source.read(unlabeled, own)
+            kept, left = source.read(own)
             trained |= {} if kept is None else {source.name: kept}
             left_out |= left
         return cls(trained, left_out, len(sources) > 1)

@@ -67,10 +67,10 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     """
     options = with_defaults(options)
     recipe = recipes.get(str(options.recipe)).replace(**options.settings)
-    sources = sources_of(options, recipe)
+    sources = sources_of(options)
     dataset = dataset_of(options, sources)
     tests = scored_after(sources, options.test_tables or ())
-    check_training(dataset, tests, any(method.unlabeled for method in recipe.methods))
+    check_training(dataset, tests, recipe.unlabeled)
     if options.check_only:
         return _report(dataset, recipe)
     for method in recipe.methods:

@@ -167,7 +167,7 @@ def with_base_run(options: TrainOptions, run: runs.Run) -> TrainOptions:
     return replace(options, recipe=recipe, settings=values | options.settings, **of_data)
 
 
-def sources_of(options: TrainOptions, recipe: Recipe) -> Sources:
+def sources_of(options: TrainOptions) -> Sources:
     """Return the data sets of the flags.
 
     Raises:
@@ -181,9 +181,7 @@ def sources_of(options: TrainOptions, recipe: Recipe) -> Sources:
         ),
         (both, "--combine_all and --holdout exclude each other. Give one of them."),
     )
-    paths = str(options.dataset), str(options.data_dir)
-    unlabeled = any(method.unlabeled for method in recipe.methods)
-    return Sources.load(*paths, options.leave_out or (), unlabeled)
+    return Sources.load(str(options.dataset), str(options.data_dir), options.leave_out or ())
 
 
 def dataset_of(options: TrainOptions, sources: Sources) -> data.ReidDataset:

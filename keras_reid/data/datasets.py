@@ -35,7 +35,7 @@ class ReidDataset:
 
         Every camera gives one random query of each of these identities if the gallery keeps an
         image of another camera for each query. If there are no cameras, one image is a query.
-        Identities that allow no such query, and unlabeled images, stay in training.
+        Identities that allow no such query stay in training.
 
         Args:
             fraction: share of the identities that allow a query, in (0, 1).
@@ -61,12 +61,11 @@ class ReidDataset:
                 f"{parts}. Omit `holdout`.",
                 "holdout",
             )
-        if (without := images.unlabeled).any():
-            part = replace(self, train=images[~without]).hold_out(fraction, seed)
-            return replace(part, train=joined(part.parts()["train"], images[without]))
         rng = np.random.default_rng(seed)
         names, identity = images.classes()
-        queries = [_queries(images, rows, rng) for rows in rows_of(identity)]
+        labeled = np.flatnonzero(identity >= 0)
+        groups = rows_of(identity[labeled])
+        queries = [_queries(images, labeled[rows], rng) for rows in groups]
         candidates = rng.permutation([i for i, rows in enumerate(queries) if rows])
         held = candidates[: round(fraction * len(candidates))]
         if len(held) < 2 or len(names) - len(held) < 2:

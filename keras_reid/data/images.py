@@ -24,7 +24,7 @@ class PersonImages:
     Args:
         path: (n,) file names; a leading `~` is the home folder.
         identity: (n,) integer or text labels. Text is kept in Unicode NFC. 0 and −1 have no special
-            meaning. An empty text is an unlabeled image, without identity.
+            meaning. The empty text marks an image without identity.
         camera: (n,) integer or text labels, or None if there are no cameras. Evaluation then
             compares every query with every gallery image.
         columns: further arrays (n, …) by name, which become labels of the batches. "keypoints"
@@ -122,8 +122,8 @@ class PersonImages:
         parts = [
             counted(len(self), "image"),
             *([counted(len(self._tracklets[0]), "tracklet")] if self.has_tracklets else []),
-            *([f"{self.unlabeled.sum():,} unlabeled"] if self.unlabeled.any() else []),
-            counted(len(np.unique(self.identity[~self.unlabeled])), "identity"),
+            counted(len(self.classes()[0]), "identity"),
+            *([f"{self.unlabeled.sum()} without identity"] if self.unlabeled.any() else []),
             "no cameras" if self.camera is None else counted(cameras, "camera"),
         ]
         return f"PersonImages({', '.join(parts)})"
@@ -135,8 +135,8 @@ class PersonImages:
 
     @property
     def unlabeled(self) -> np.ndarray:
-        """Booleans (n,), True for images without identity, which have an empty text as label."""
-        return self.identity == "" if self.identity.dtype.kind == "U" else np.zeros(len(self), bool)
+        """Booleans (n,), True for images without identity: the empty text."""
+        return np.array(self.identity == "") & np.ones(len(self), bool)
 
     @property
     def has_tracklets(self) -> bool:
@@ -177,17 +177,19 @@ class PersonImages:
         kept = {name: values for name, values in self.columns.items() if name not in columns}
         return replace(self, columns=kept)
 
+    def anonymous(self) -> "PersonImages":
+        """Return the images without identities."""
+        return replace(self, identity=np.full(len(self), ""))
+
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
         """Return sorted labels (c,) and int32 indices (n,): `names[index[i]] == identity[i]`.
 
-        Raises:
-            InputError: images without identity.
+        Unlabeled images have different negative indices, `−1 − i`.
         """
-        if count := int(self.unlabeled.sum()):
-            received = Shown(f"{count:,} without identity, such as {self.path[self.unlabeled][0]}")
-            raise invalid("images", "images with identities", received, "Leave these images out.")
-        names, index = np.unique(self.identity, return_inverse=True)
-        return names, index.astype(np.int32)
+        labeled, indices = ~self.unlabeled, -1 - np.arange(len(self), dtype=np.int32)
+        names, index = np.unique(self.identity[labeled], return_inverse=True)
+        indices[labeled] = index
+        return names, indices
 
 
 def rows_of(owner: np.ndarray) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from keras_reid import checks
 from keras_reid.data.augment import Augmentation, augmentation, check_augmented, with_keypoints
 from keras_reid.data.cache import Cache, load_rows, readable_or_cached
 from keras_reid.data.images import ORIENTATION, SOURCE, PersonImages
-from keras_reid.data.sampling import EpochPlan, pk_rows, plan_of
+from keras_reid.data.sampling import EpochPlan, pk_rows, plan_of, sampling_classes
 from keras_reid.data.validation import readable, too_large
 from keras_reid.errors import InputError, Shown, invalid, name_some
 from keras_reid.pixels import BY_PILLOW, graph_decode, graph_resize
@@ -72,14 +72,14 @@ def pk_batches(
 
     Returns:
         Elements (uint8 (b, h, w, 3), {"identity": int32 (b,), "camera": int32 (b,)}). Identities
-        are class indices of `readable(images).classes()`, grouped K by K. Images without cameras
-        have no "camera"; further columns are added, with numbers for the names of "source". With
-        `views`, the images are a tuple. With a column "keypoints", they are {"images": uint8
-        (b, h, w, 3), "keypoints": float32 (b, k, 3)}.
+        are class indices of `readable(images).classes()`, grouped K by K; K unlabeled images are a
+        group. Images without cameras have no "camera"; further columns are added, with numbers for
+        the names of "source". With `views`, the images are a tuple. With a column "keypoints", they
+        are {"images": uint8 (b, h, w, 3), "keypoints": float32 (b, k, 3)}.
 
     Raises:
-        InputError: no images, more than 1 % of them unreadable, images without identity, invalid
-            arguments, or `camera_balanced` without cameras.
+        InputError: no images, more than 1 % of them unreadable, invalid arguments, or
+            `camera_balanced` without cameras.
 
     Example:
         >>> import tempfile
@@ -133,7 +133,8 @@ def pk_stream(
     """
     labels, plan = labels_of(images), plan_of(images, *groups)
     cameras = labels["camera"] if camera_balanced else None
-    return labels, plan, pk_rows(labels["identity"], plan, seed, first_epoch, cameras)
+    classes = sampling_classes(labels["identity"], groups[1])
+    return labels, plan, pk_rows(classes, plan, seed, first_epoch, cameras)
 
 
 def step_seed(seed: int, step: tf.Tensor, number: int) -> tf.Tensor:

@@ -16,9 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_reid import checks
-from keras_reid.data.images import SOURCE, PersonImages
-from keras_reid.data.shares import ONE, Shares, shares_of
-from keras_reid.errors import invalid
+from keras_reid.data.images import PersonImages
+from keras_reid.data.shares import ONE, Shares, shares_of, source_of_classes
 
 
 @dataclass(frozen=True)
@@ -110,21 +109,35 @@ def plan_of(
         InputError: see `plan_epoch` and `shares_of`; images without a column "source" for other
             values than "proportional" and "mixed".
     """
-    sizes = np.bincount(images.classes()[1])
+    classes = sampling_classes(images.classes()[1], num_instances)
+    sizes = np.bincount(classes)
     plan = plan_epoch(sizes, num_identities_per_batch, num_instances, last)
-    settings = {"source_sampling": source_sampling, "source_batches": source_batches}
-    if settings == {"source_sampling": "proportional", "source_batches": "mixed"}:
+    if (source_sampling, source_batches) == ("proportional", "mixed"):
         return plan
-    if SOURCE not in images.columns:
-        name = "source_batches" if source_sampling == "proportional" else "source_sampling"
-        usual = "mixed" if name == "source_batches" else "proportional"
-        raise invalid(name, f"{usual} for images of one data set", settings[name])
-    first = np.unique(images.classes()[1], return_index=True)[1]
-    source = np.unique(images.columns[SOURCE][first], return_inverse=True)[1]
-    size = num_identities_per_batch, plan.batches
-    groups = -(-sizes // num_instances)
+    source = source_of_classes(images, classes, source_sampling, source_batches)
+    groups, size = -(-sizes // num_instances), (num_identities_per_batch, plan.batches)
     shares = shares_of(groups, source, size, source_sampling, source_batches)
-    return replace(plan, batches=sum(shares.blocks), shares=shares)
+    return replace(plan, shares=shares)
+
+
+def sampling_classes(index: np.ndarray, num_instances: int) -> np.ndarray:
+    """Return the classes (n,), 0 to c − 1, that batches are drawn from.
+
+    Unlabeled images are distributed at random over classes of `num_instances` images.
+
+    Args:
+        index: (n,) class indices; negative for unlabeled images.
+        num_instances: K.
+
+    Example:
+        >>> sampling_classes(np.array([0, 0, -3, -4, -5]), 2).tolist()
+        [0, 0, 2, 1, 1]
+    """
+    unlabeled = np.flatnonzero(index < 0)
+    classes = np.array(index, np.int64)
+    groups = np.random.default_rng(0).permutation(len(unlabeled)) // num_instances
+    classes[unlabeled] = index.max(initial=-1) + 1 + groups
+    return np.unique(classes, return_inverse=True)[1]
 
 
 def pk_steps(

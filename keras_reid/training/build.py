@@ -66,6 +66,9 @@ class Plan:
         sampled = images
         for method in recipe.methods:
             sampled = method.sampled(sampled)
+        if sampled.unlabeled.any() and not recipe.unlabeled:
+            received = Shown(f"{sampled.unlabeled.sum():,} without identity")
+            raise invalid("images", "images with identities for this recipe", received)
         names = list(map(str, sampled.classes()[0]))
         if len(names) < 2:
             received = Shown(f"{len(names)} ({', '.join(names)})")

@@ -64,8 +64,8 @@ def test_load_csv_of_excel_returns_rows(text, encoding, table):
 
 
 def test_load_csv_blank_value_is_named_with_its_line(table):
-    text = "sep=;\r\n" + ROWS.replace("crops/b.jpg;Łukasz", ";;\r\ncrops/b.jpg;")
-    with pytest.raises(InputError, match=r"t\.csv.*\n  line 5 has no identity"):
+    text = "sep=;\r\n" + ROWS.replace("crops/b.jpg;Łukasz", ";;\r\n;Łukasz")
+    with pytest.raises(InputError, match=r"t\.csv.*\n  line 5 has no path"):
         data.load("csv", table(text))
 
 

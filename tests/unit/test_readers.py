@@ -401,10 +401,13 @@ def test_load_csv_cameras_are_names_or_numbers(tmp_path):
         ("path,identity,camera\na.jpg,1,1\nc.jpg,2\n", "must have 3 values, got 2 in line 3"),
         ("path,identity,camera\na.jpg,1,1,1\n", "must have 3 values, got 4 in line 2"),
         ("path,identity,camera\n,1,1\n", "line 2 has no path"),
-        ("path,identity,camera\na.jpg, ,1\n", "line 2 has no identity"),
         (
-            "path,identity,camera\n,1,1\na.jpg,,1\nz.jpg,1,1\n",
-            "invalid lines.*:\n  line 2 has no path\n  line 3 has no identity\n  line 4",
+            "path,identity,split\na.jpg,1,gallery\na.jpg, ,query\n",
+            "line 3 has no identity of a query image",
+        ),
+        (
+            "path,identity,split\n,1,train\na.jpg,,query\nz.jpg,1,train\n",
+            "invalid lines.*:\n  line 2 has no path\n  line 3 has no identity of a .*\n  line 4",
         ),
         (
             "path,identity,camera\na.jpg,1,1\nc.jpg,2,\n",
