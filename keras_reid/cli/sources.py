@@ -116,12 +116,9 @@ def parsed(formats: str, paths: str) -> list[Source]:
         paths: a path of each, separated by commas; for several, also NAME=PATH.
 
     Raises:
-        InputError: an unknown format, another number of paths, invalid or equal names.
+        InputError: another number of paths, invalid or equal names.
     """
-    kinds = formats.split(",")
-    for kind in kinds:
-        checks.one_of(data.READERS, dataset=kind)
-    places = paths.split(",")
+    kinds, places = formats.split(","), paths.split(",")
     if len(kinds) == 1 and (len(places) == 1 or os.path.exists(expanded(paths))):
         return [Source(named(paths)[0], formats, paths)]
     if len(places) != len(kinds) or not all(places):

@@ -133,6 +133,11 @@ class TrainOptions(DataOptions):
     )
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in (self.dataset or "synthetic").split(","):
+            checks.one_of(data.READERS, dataset=name)
+
 
 def with_defaults(options: TrainOptions) -> TrainOptions:
     """Return the options with the data set and recipe of the base run, or with the defaults.

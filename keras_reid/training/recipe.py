@@ -202,11 +202,6 @@ class Recipe(Settings):
         return [method for method in self._by_name.values() if method.active]
 
     @property
-    def unlabeled(self) -> bool:
-        """True if a method trains on images without identity."""
-        return any(method.unlabeled for method in self.methods)
-
-    @property
     def columns(self) -> set[str]:
         """Columns of the images that the methods require: keypoints, attributes, tracklet."""
         return {column for method in self.methods for column in method.columns}
@@ -237,6 +232,11 @@ class Recipe(Settings):
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.height, self.width
+
+    @property
+    def unlabeled(self) -> bool:
+        """True if a method trains on images without identity."""
+        return any(method.unlabeled for method in self.methods)
 
     @property
     def backbones(self) -> list[str]:
