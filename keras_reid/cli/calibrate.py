@@ -37,7 +37,8 @@ def _data_set_calibration(options: GalleryOptions) -> evaluation.MatchCalibratio
     parts = [part for part in (dataset.query, dataset.gallery) if part is not None]
     images = data.joined(*(parts or dataset.parts().values()))
     import_keras()
-    images = data.readable(images[~images.distractor], progress=progress("reading images"))
+    known = images[~(images.distractor | images.unlabeled)]
+    images = data.readable(known, progress=progress("reading images"))
     labels = images.per_tracklet()
     embeddings = options.embedder()(images)
     return evaluation.fit_calibration([(embeddings, labels.identity)], str(options.data_dir))

@@ -10,7 +10,7 @@ import numpy as np
 from keras_reid import data, gallery, scale
 from keras_reid.cli.photos import GalleryPhotoOptions
 from keras_reid.cli.terminal import progress, say
-from keras_reid.errors import InputError, counted
+from keras_reid.errors import InputError, counted, invalid_file
 from keras_reid.io import content_digest, read_table, table_path
 from keras_reid.names import resolved
 from keras_reid.scale.listing import check_once
@@ -187,6 +187,9 @@ def _people(path: Path) -> tuple[data.PersonImages, dict[str, float]]:
     dataset = data.load("folder" if path.is_dir() else "csv", str(path.absolute()))
     images = data.joined(*dataset.parts().values())
     images = images[~images.distractor]
+    if images.unlabeled.any():
+        received, fix = f"none of {images.path[images.unlabeled][0]}", "Fill in the missing cells."
+        raise invalid_file(path, "have an identity of each image", received, fix)
     images = replace(images, path=np.array([resolved(path) for path in images.path.tolist()]))
     return images, {} if path.is_dir() else _times(path.absolute())
 

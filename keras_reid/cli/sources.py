@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,10 +25,28 @@ class Source(NamedTuple):
     format: str
     path: str
 
-    def folder(self, name: str) -> Path:
-        """Return a folder next to the table, or in the folder, of the data set."""
-        path = expanded(self.path)
-        return (path if path.is_dir() else path.parent) / name
+    def read(
+        self, left_out: Sequence[str]
+    ) -> tuple[data.ReidDataset | None, dict[str, data.ReidDataset]]:
+        """Return the images to train on, and the left-out ones by name.
+
+        Args:
+            left_out: folders, relative to that of the data set; an empty name is the data set.
+        """
+        dataset = data.load(self.format, self.path)
+        if "" in left_out:
+            if len(left_out) > 1:
+                rule = f"{self.name} or folders of it"
+                raise invalid("leave_out", rule, Shown("both"), "Omit the folders.")
+            return None, {self.name: dataset}
+        path, left = expanded(self.path), {}
+        for folder in left_out:
+            name = f"{self.name}/{folder}"
+            root = path if path.is_dir() else path.parent
+            dataset, left[name] = divided(dataset, root / folder)
+            if not left[name].parts():
+                raise invalid("leave_out", "names of data sets, or NAME/FOLDER with images", name)
+        return dataset, left
 
 
 @dataclass(frozen=True)
@@ -46,40 +64,28 @@ class Sources:
     several: bool
 
     @classmethod
-    def load(
-        cls, formats: str, paths: str, leave_out: Sequence[str] = (), unlabeled: bool = True
-    ) -> "Sources":
+    def load(cls, formats: str, paths: str, leave_out: Sequence[str] = ()) -> "Sources":
         """Read data sets.
 
         Args:
             formats: keys of `data.READERS`, separated by commas.
             paths: a folder or table of each data set, or NAME=PATH, separated by commas.
             leave_out: names of data sets, or NAME/FOLDER.
-            unlabeled: accept training images without identity. They are always accepted if there
-                are several data sets, or folders are left out.
 
         Raises:
             InputError: unknown formats or names, another number of paths, or unreadable data.
         """
-        sources = parsed(formats, paths)
-        unlabeled = unlabeled or len(sources) > 1 or bool(leave_out)
-        trained, left_out = {}, {}
-        for source in sources:
-            options = {"unlabeled": unlabeled} if source.format == "csv" else {}
-            trained[source.name] = data.load(source.format, source.path, **options)
-        for name in dict.fromkeys(leave_out):
-            owner, _, folder = name.partition("/")
-            checks.one_of([source.name for source in sources], leave_out=owner)
-            if owner not in trained:
-                raise InputError(f"`leave_out` must not list {owner} twice.", "leave_out")
-            left_out[name] = trained.pop(owner)
-            if folder:
-                (source,) = (one for one in sources if one.name == owner)
-                trained[owner], left_out[name] = divided(left_out[name], source.folder(folder))
-                if not left_out[name].parts():
-                    rule = "names of data sets, or NAME/FOLDER with images"
-                    raise invalid("leave_out", rule, name)
-        trained = {one.name: trained[one.name] for one in sources if one.name in trained}
+        sources = {source.name: source for source in parsed(formats, paths)}
+        names = [name.partition("/") for name in dict.fromkeys(leave_out)]
+        for owner, _, _ in names:
+            checks.one_of(sources, leave_out=owner)
+        trained: dict[str, data.ReidDataset] = {}
+        left_out: dict[str, data.ReidDataset] = {}
+        for source in sources.values():
+            own = [folder for owner, _, folder in names if owner == source.name]
+            kept, left = source.read(own)
+            trained |= {} if kept is None else {source.name: kept}
+            left_out |= left
         return cls(trained, left_out, len(sources) > 1)
 
     def dataset(self, holdout: float = 0.0) -> data.ReidDataset:
@@ -95,8 +101,8 @@ class Sources:
         if not self.trained:
             raise InputError("`leave_out` must leave a data set to train on.", "leave_out")
         parts = [
-            replace(part, name=name).hold_out(holdout) if holdout and part.query is None else part
-            for name, part in self.trained.items()
+            part.hold_out(holdout) if holdout and part.query is None else part
+            for part in self.trained.values()
         ]
         return data.union(parts, list(self.trained)) if self.several else parts[0]
 
@@ -110,12 +116,9 @@ def parsed(formats: str, paths: str) -> list[Source]:
         paths: a path of each, separated by commas; for several, also NAME=PATH.
 
     Raises:
-        InputError: an unknown format, another number of paths, invalid or equal names.
+        InputError: another number of paths, invalid or equal names.
     """
-    kinds = formats.split(",")
-    for kind in kinds:
-        checks.one_of(data.READERS, dataset=kind)
-    places = paths.split(",")
+    kinds, places = formats.split(","), paths.split(",")
     if len(kinds) == 1 and (len(places) == 1 or os.path.exists(expanded(paths))):
         return [Source(named(paths)[0], formats, paths)]
     if len(places) != len(kinds) or not all(places):
@@ -163,16 +166,27 @@ def scored_after(sources: Sources, tables: Sequence[str]) -> dict[str, data.Reid
     return tests
 
 
-def check_training(dataset: data.ReidDataset, tests: Mapping[str, data.ReidDataset]) -> None:
-    """Raise for images that are both trained on and scored on.
+def check_training(
+    dataset: data.ReidDataset, tests: Mapping[str, data.ReidDataset], unlabeled: bool
+) -> None:
+    """Raise for training images without identity, and for images to score on in training.
 
     Args:
         dataset: data set to train on.
         tests: data sets to score on after training, by name.
+        unlabeled: the recipe trains on images without identity.
     """
     if (images := dataset.train) is None:
         return
-    trained = {*map(os.path.abspath, images.path.tolist())}
+    if images.unlabeled.any() and not unlabeled:
+        first = images[images.unlabeled][:1]
+        name = first.columns.get(data.SOURCE, ["NAME"])[0]
+        raise InputError(
+            "This recipe needs an identity of each image, but "
+            f"{counted(int(images.unlabeled.sum()), 'training image')} of {dataset.name} have "
+            f"none, such as {first.path[0]}. Leave out their folders by --leave_out={name}/FOLDER."
+        )
+    trained = {*map(os.path.abspath, images.path.tolist())} if tests else set()
     for name, test in tests.items():
         paths = [path for part in (test.query, test.gallery) if part for path in part.path]
         if shared := [path for path in paths if os.path.abspath(path) in trained]:

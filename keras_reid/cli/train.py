@@ -68,10 +68,10 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
     """
     options = with_defaults(options)
     recipe = recipes.get(str(options.recipe)).replace(**options.settings)
-    sources = sources_of(options, recipe)
+    sources = sources_of(options)
     dataset = dataset_of(options, sources)
     tests = scored_after(sources, options.test_tables or ())
-    check_training(dataset, tests)
+    check_training(dataset, tests, recipe.unlabeled)
     if options.check_only:
         return _report(dataset, recipe)
     for method in recipe.methods:
@@ -143,6 +143,10 @@ def _train(job: Job) -> None:
     if images.has_tracklets:
         count += f" in {counted(len(images.tracklet_rows), 'tracklet')}"
     say(f"data set:        {dataset.name}, {count}")
+    for source in job.settings.get("sources", []):
+        own = images[images.columns[data.SOURCE] == source]
+        persons = counted(len({*own.identity[~own.unlabeled].tolist()}), "identity")
+        say(f"  {source}: {counted(len(own), 'image')} of {persons}")
     _fit(job, plan, members, teacher, scores)
 
 

@@ -136,6 +136,11 @@ class TrainOptions(NetworkOptions, DataOptions):
     )
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in (self.dataset or "synthetic").split(","):
+            checks.one_of(data.READERS, dataset=name)
+
 
 def with_defaults(options: TrainOptions) -> TrainOptions:
     """Return the options with the data set and recipe of the base run, or with the defaults.
@@ -170,7 +175,7 @@ def with_base_run(options: TrainOptions, run: runs.Run) -> TrainOptions:
     return replace(options, recipe=recipe, settings=values | options.settings, **of_data)
 
 
-def sources_of(options: TrainOptions, recipe: Recipe) -> Sources:
+def sources_of(options: TrainOptions) -> Sources:
     """Return the data sets of the flags.
 
     Raises:
@@ -184,9 +189,7 @@ def sources_of(options: TrainOptions, recipe: Recipe) -> Sources:
         ),
         (both, "--combine_all and --holdout exclude each other. Give one of them."),
     )
-    paths = str(options.dataset), str(options.data_dir)
-    unlabeled = any(method.unlabeled for method in recipe.methods)
-    return Sources.load(*paths, options.leave_out or (), unlabeled)
+    return Sources.load(str(options.dataset), str(options.data_dir), options.leave_out or ())
 
 
 def dataset_of(options: TrainOptions, sources: Sources) -> data.ReidDataset:
@@ -214,6 +217,9 @@ def check_flags(options: TrainOptions, recipe: Recipe) -> None:
         alone = (column in recipe.columns) != bool(getattr(options, column))
         text = f"--{column}=FILE and {flag} (or a recipe with it) require each other."
         reject((alone, f"{text} Set both or none."))
+    movenet = "," in str(options.dataset) and str(options.keypoints).startswith("movenet:")
+    cached = f"With several data sets, --keypoints={options.keypoints} requires --keypoints_cache."
+    reject((movenet and not options.keypoints_cache, cached))
     if options.data_service is not None:
         checks.address(data_service=options.data_service)
     several = options.strategy == "multiworker"

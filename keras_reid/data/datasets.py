@@ -35,7 +35,7 @@ class ReidDataset:
 
         Every camera gives one random query of each of these identities if the gallery keeps an
         image of another camera for each query. If there are no cameras, one image is a query.
-        Identities that allow no such query, and unlabeled images, stay in training.
+        Identities that allow no such query stay in training.
 
         Args:
             fraction: share of the identities that allow a query, in (0, 1).
@@ -61,9 +61,6 @@ class ReidDataset:
                 f"{parts}. Omit `holdout`.",
                 "holdout",
             )
-        if (without := images.unlabeled).any():
-            part = replace(self, train=images[~without]).hold_out(fraction, seed)
-            return replace(part, train=joined(part.parts()["train"], images[without]))
         rng = np.random.default_rng(seed)
         names, identity = images.classes()
         labeled = np.flatnonzero(identity >= 0)

@@ -122,8 +122,8 @@ class PersonImages:
         parts = [
             counted(len(self), "image"),
             *([counted(len(self._tracklets[0]), "tracklet")] if self.has_tracklets else []),
-            *([f"{self.unlabeled.sum():,} unlabeled"] if self.unlabeled.any() else []),
-            counted(len(np.unique(self.identity[~self.unlabeled])), "identity"),
+            counted(len(self.classes()[0]), "identity"),
+            *([f"{self.unlabeled.sum()} without identity"] if self.unlabeled.any() else []),
             "no cameras" if self.camera is None else counted(cameras, "camera"),
         ]
         return f"PersonImages({', '.join(parts)})"
@@ -135,8 +135,8 @@ class PersonImages:
 
     @property
     def unlabeled(self) -> np.ndarray:
-        """Booleans (n,), True for images without identity, which have an empty text as label."""
-        return self.identity == "" if self.identity.dtype.kind == "U" else np.zeros(len(self), bool)
+        """Booleans (n,), True for images without identity: the empty text."""
+        return np.array(self.identity == "") & np.ones(len(self), bool)
 
     @property
     def has_tracklets(self) -> bool:

@@ -73,13 +73,13 @@ def pk_batches(
     Returns:
         Elements (uint8 (b, h, w, 3), {"identity": int32 (b,), "camera": int32 (b,)}). Identities
         are class indices of `readable(images).classes()`, grouped K by K; K unlabeled images are a
-        group. Images without cameras have no "camera"; further columns are added. With `views`, the
-        images are a tuple. With a column "keypoints", they are {"images": uint8 (b, h, w, 3),
-        "keypoints": float32 (b, k, 3)}.
+        group. Images without cameras have no "camera"; further columns are added, with numbers for
+        the names of "source". With `views`, the images are a tuple. With a column "keypoints", they
+        are {"images": uint8 (b, h, w, 3), "keypoints": float32 (b, k, 3)}.
 
     Raises:
-        InputError: no images, more than 1 % of them unreadable, images without identity, invalid
-            arguments, or `camera_balanced` without cameras.
+        InputError: no images, more than 1 % of them unreadable, invalid arguments, or
+            `camera_balanced` without cameras.
 
     Example:
         >>> import tempfile

@@ -17,8 +17,7 @@ import tensorflow as tf
 
 from keras_reid import checks
 from keras_reid.data.images import SOURCE, PersonImages
-from keras_reid.data.shares import ONE, Shares, shares_of
-from keras_reid.errors import invalid
+from keras_reid.data.shares import ONE, Shares, shares_of, source_of_classes
 
 
 @dataclass(frozen=True)
@@ -112,19 +111,12 @@ def plan_of(
     """
     sizes = np.bincount(classes := classes_of(images, num_instances))
     plan = plan_epoch(sizes, num_identities_per_batch, num_instances, last)
-    settings = {"source_sampling": source_sampling, "source_batches": source_batches}
-    if settings == {"source_sampling": "proportional", "source_batches": "mixed"}:
+    if (source_sampling, source_batches) == ("proportional", "mixed"):
         return plan
-    if SOURCE not in images.columns:
-        name = "source_batches" if source_sampling == "proportional" else "source_sampling"
-        usual = "mixed" if name == "source_batches" else "proportional"
-        raise invalid(name, f"{usual} for images of one data set", settings[name])
-    first = np.unique(classes, return_index=True)[1]
-    source = np.unique(images.columns[SOURCE][first], return_inverse=True)[1]
-    size = num_identities_per_batch, plan.batches
-    groups = -(-sizes // num_instances)
+    source = source_of_classes(images, classes, source_sampling, source_batches)
+    groups, size = -(-sizes // num_instances), (num_identities_per_batch, plan.batches)
     shares = shares_of(groups, source, size, source_sampling, source_batches)
-    return replace(plan, batches=sum(shares.blocks), shares=shares)
+    return replace(plan, shares=shares)
 
 
 def classes_of(images: PersonImages, num_instances: int) -> np.ndarray:

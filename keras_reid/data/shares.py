@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_reid import checks
+from keras_reid.data.images import SOURCE, PersonImages
 from keras_reid.errors import Shown, invalid
 
 ONE = 2**20  # a share of one place; shares are integers, so that their sums are exact
@@ -39,6 +40,26 @@ class Shares:
     source: np.ndarray
     share: np.ndarray
     blocks: tuple[int, ...]
+
+
+def source_of_classes(
+    images: PersonImages, classes: np.ndarray, sampling: str, batches: str
+) -> np.ndarray:
+    """Return the index (c,) of the source of each class.
+
+    Args:
+        images: n images with a column "source".
+        classes: (n,) class of each image, 0 to c − 1.
+        sampling: value for the error of images without that column.
+        batches: value for that error.
+    """
+    if SOURCE not in images.columns:
+        rule = "{} for images of one data set"
+        if sampling != "proportional":
+            raise invalid("source_sampling", rule.format("proportional"), sampling)
+        raise invalid("source_batches", rule.format("mixed"), batches)
+    first = np.unique(classes, return_index=True)[1]
+    return np.unique(images.columns[SOURCE][first], return_inverse=True)[1]
 
 
 def shares_of(

@@ -99,7 +99,8 @@ def check(dataset: ReidDataset, num_instances: int = 4) -> CheckReport:
     paths = np.concatenate([images.path for images in parts.values()])
     files, place = np.unique(paths, return_inverse=True)
     decodes = decodable(files)
-    trained = np.array([]) if dataset.train is None else _persons(dataset.train)
+    images = dataset.train
+    trained = np.array([]) if images is None else images.identity[~images.unlabeled]
     persons, counts = np.unique(trained, return_counts=True)
     return CheckReport(
         name=dataset.name,
@@ -116,16 +117,13 @@ def check(dataset: ReidDataset, num_instances: int = 4) -> CheckReport:
 
 def _sizes(images: PersonImages) -> tuple[int, int, int | None]:
     cameras = None if images.camera is None else len(np.unique(images.camera))
-    return len(images), len(np.unique(_persons(images))), cameras
-
-
-def _persons(images: PersonImages) -> np.ndarray:
-    """Return the identities of the labeled images."""
-    return images.identity[~images.unlabeled]
+    return len(images), len(images.classes()[0]), cameras
 
 
 def _identities(images: PersonImages | None) -> set[Any]:
-    return set() if images is None else set(_persons(images[~images.distractor]).tolist())
+    if images is None:
+        return set()
+    return set(images.identity[~(images.distractor | images.unlabeled)].tolist())
 
 
 def _shared(dataset: ReidDataset) -> list[int | str]:

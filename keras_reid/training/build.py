@@ -103,7 +103,7 @@ def groups_of(recipe: Recipe) -> tuple[int, int]:
 
 def _num_identities(recipe: Recipe, images: PersonImages) -> int:
     """Return the number of persons; raise if there are too few, or images without identity."""
-    if images.unlabeled.any() and not any(method.unlabeled for method in recipe.methods):
+    if images.unlabeled.any() and not recipe.unlabeled:
         paths = images.path[images.unlabeled].tolist()
         received = Shown(f"{len(paths)} without ({name_some(paths, most=3)})")
         fix = "Fill in the identities, leave these images out, or use --recipe=distill."

@@ -239,6 +239,11 @@ class Recipe(Settings):
         return self.height, self.width
 
     @property
+    def unlabeled(self) -> bool:
+        """True if a method trains on images without identity."""
+        return any(method.unlabeled for method in self.methods)
+
+    @property
     def backbones(self) -> list[str]:
         """Backbone of each member; a single backbone if there is no mutual learning."""
         return self.distillation.backbones or [self.backbone]

@@ -5,9 +5,11 @@ import pytest
 from PIL import Image
 
 from keras_reid import data
+from keras_reid.cli import enrol
 from keras_reid.data import PersonImages, ReidDataset
 from keras_reid.data.pipeline import labels_of
 from keras_reid.errors import InputError
+from keras_reid.training import RECIPES, Plan
 
 
 def images(identity, camera=None, **columns):
@@ -84,37 +86,37 @@ def table(folder, text):
     return folder / "t.csv"
 
 
-def test_load_csv_unlabeled_train_images_only_on_request(tmp_path):
+def test_load_csv_empty_identity_is_unlabeled(tmp_path):
     file = table(tmp_path, "a.png,1,train\nb.png,,train\n")
-    train = data.load("csv", file, unlabeled=True).train
+    train = data.load("csv", file).train
     assert train.unlabeled.tolist() == [False, True]
-    assert repr(train) == "PersonImages(2 images, 1 unlabeled, 1 identity, no cameras)"
-    with pytest.raises(InputError, match="line 3 has no identity"):
-        data.load("csv", file)
+    names, indices = train.classes()
+    assert (names.tolist(), indices.tolist()) == (["1"], [0, -2])
 
 
-def test_load_csv_unlabeled_query_raises(tmp_path):
-    file = table(tmp_path, "a.png,1,train\nb.png,,query\nc.png,,gallery\n")
-    with pytest.raises(InputError, match="line 3 has no identity\n  line 4 has no identity"):
-        data.load("csv", file, unlabeled=True)
+def test_plan_of_unlabeled_images_raises():
+    train = images(["a", "b", ""])
+    with pytest.raises(InputError, match=r"images with identities .*, got 1 without identity"):
+        Plan.of(RECIPES["tiny"].replace(num_identities_per_batch=2), train)
 
 
-def test_pk_steps_unlabeled_images_raise():
-    with pytest.raises(InputError, match=r"got 2 without identity, such as 1\.jpg\. Leave"):
-        data.pk_steps(images(["a", "", ""]), 1, 1)
+def test_enrolled_table_without_identity_raises(tmp_path):
+    file = table(tmp_path, "a.png,1,train\nb.png,,train\n")
+    with pytest.raises(InputError, match=r"must have an identity .*, got none of .*b\.png"):
+        enrol._people(file)
 
 
 def test_hold_out_unlabeled_images_stay_in_training():
     train = images(["a", "a", "", "b", "b", "c", "c", "d", "d", ""])
     part = only_train(train).hold_out(0.5)
     assert part.train.unlabeled.sum() == 2
-    assert len(set(part.train.identity.tolist())) == 3
+    assert len(part.train.classes()[0]) == 2
     assert not part.query.unlabeled.any()
     assert not part.gallery.unlabeled.any()
 
 
 def test_check_unlabeled_images_are_no_identity(tmp_path):
     file = table(tmp_path, "a.png,1,train\nb.png,,train\nc.png,2,train\nd.png,2,train\n")
-    report = data.check(data.load("csv", file, unlabeled=True))
+    report = data.check(data.load("csv", file))
     assert report.sizes["train"] == (4, 2, None)
     assert report.few == ["1", "2"]

@@ -33,7 +33,7 @@ UNLABELED = str(JUNK)
 DISTRACTORS = "0000"  # folder of Market-1501 sorted by identity
 
 
-def read_csv(table: Path, unlabeled: bool = False) -> ReidDataset:
+def read_csv(table: Path) -> ReidDataset:
     """Read a table with the columns path and identity, and optionally camera, split and tracklet.
 
     `path` is relative to the table; Windows paths are read on other systems, too. Identities are
@@ -43,17 +43,12 @@ def read_csv(table: Path, unlabeled: bool = False) -> ReidDataset:
     Rows with the same text in `tracklet` are images of one person in one camera, in their order. In
     a folder, the only .csv file is read.
 
-    Args:
-        table: the table, or its folder.
-        unlabeled: accept train images without identity, see `PersonImages.unlabeled`.
-
     Raises:
         InputError: a column is missing, or rows are broken. The message lists the line and fault of
             the first 20 rows and counts the others.
     """
     table = _only_table(table)
-    rows = read_table(table, COLUMNS, OPTIONAL)[1]
-    lines = filled(_checked(rows, table, unlabeled), table)
+    lines = filled(_checked(read_table(table, COLUMNS, OPTIONAL)[1], table), table)
 
     def column(name: str) -> np.ndarray:
         return np.array([line.values[name] for line in lines])
@@ -82,13 +77,13 @@ def _only_table(path: Path) -> Path:
     return tables[0]
 
 
-def _checked(lines: Iterable[Line], table: Path, unlabeled: bool) -> list[Line]:
+def _checked(lines: Iterable[Line], table: Path) -> list[Line]:
     """Return the lines without junk, with all columns; one error lists all broken lines."""
     checked, broken = [], []
     for number, entries in lines:
         values = {"camera": "", "split": "train", "tracklet": "", **entries}
         path = table_path(table, values["path"])
-        fault = next(_faults(values, path, unlabeled), None)
+        fault = next(_faults(values, path), None)
         if fault:
             broken.append(f"line {number} has {fault}")
         elif values["identity"] != UNLABELED:
@@ -100,12 +95,12 @@ def _checked(lines: Iterable[Line], table: Path, unlabeled: bool) -> list[Line]:
     return checked
 
 
-def _faults(values: dict[str, str], path: Path, unlabeled: bool) -> Iterator[str]:
+def _faults(values: dict[str, str], path: Path) -> Iterator[str]:
     """Yield the faults of a line."""
-    for column in COLUMNS:
-        optional = unlabeled and column == "identity" and values["split"] == "train"
-        if not (values[column] or optional):
-            yield f"no {column}"
+    if not values["path"]:
+        yield "no path"
+    if not values["identity"] and values["split"] != "train":
+        yield f"no identity of a {values['split']} image"
     if values["split"] not in PARTS:
         yield f"split {values['split']!r}, not one of {', '.join(PARTS)}"
     if not os.path.isfile(path):  # False also for an impossible name

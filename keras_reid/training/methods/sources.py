@@ -18,7 +18,9 @@ class Sources(Method):
         default="proportional",
     )
     source_batches: str = setting(
-        "Data sets in a batch: mixed (all) or single (one).", choices=BATCHES, default="mixed"
+        "Data sets of the identities in a batch: mixed (all) or single (one).",
+        choices=BATCHES,
+        default="mixed",
     )
 
     @property
