@@ -103,7 +103,7 @@ def test_check_unlabeled_images_are_no_identity(images) -> None:
 
 
 def test_plan_unlabeled_images_without_distillation_raise(images) -> None:
-    message = r"`images` must be images with identities .*, got 4 without .* --recipe=distill"
+    message = r"`images` must be images with identities .*, got 4 without .* recipe distill"
     with pytest.raises(InputError, match=message):
         Plan.of(recipes.get("tiny"), images)
 
