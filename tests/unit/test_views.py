@@ -197,7 +197,16 @@ def test_views_folder_of_other_settings_raises(teacher, images, tmp_path) -> Non
         views.Views(tmp_path / "views", teacher, images[:8], SIZE, 4, seed=1).round(0)
 
 
-def test_views_teacher_of_clips_raises() -> None:
+def test_views_truncated_shard_raises_with_fix(teacher, images, tmp_path) -> None:
+    store = views.Views(tmp_path / "views", teacher, images, SIZE, 4)
+    store.round(0)
+    file = tmp_path / "views/round-0/00000.npy"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"00000\.npy` must hold views, .* Remove it; the same"):
+        store.round(0)
+
+
+def test_views_teacher_of_keypoints_raises() -> None:
     model = keras.Model(
         images := keras.Input((4, 4, 3), name="images"), keras.layers.Flatten()(images)
     )
