@@ -139,7 +139,7 @@ def _train(job: Job) -> None:
         tf.config.experimental.enable_op_determinism()
     count = f"{counted(len(images), 'image')} of {counted(plan.num_identities, 'identity')}"
     if unlabeled := images.unlabeled.sum():
-        count += f" and without identity ({unlabeled:,})"
+        count += f", {unlabeled:,} of them without identity"
     if images.has_tracklets:
         count += f" in {counted(len(images.tracklet_rows), 'tracklet')}"
     say(f"data set:        {dataset.name}, {count}")

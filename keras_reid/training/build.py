@@ -106,7 +106,7 @@ def _num_identities(recipe: Recipe, images: PersonImages) -> int:
     if images.unlabeled.any() and not recipe.unlabeled:
         paths = images.path[images.unlabeled].tolist()
         received = Shown(f"{len(paths)} without ({name_some(paths, most=3)})")
-        fix = "Fill in the identities, leave these images out, or use --recipe=distill."
+        fix = "Fill in the identities, leave these images out, or use the recipe distill."
         raise invalid("images", "images with identities for this recipe", received, fix)
     names = list(map(str, images.classes()[0]))
     if len(names) < 2 and recipe.labeled:

@@ -20,7 +20,7 @@ from keras_reid.data.sampling import epoch_rows, plan_epoch, sampling_classes
 from keras_reid.data.views import ViewSources, view, view_sources
 from keras_reid.errors import Shown, invalid
 from keras_reid.inference import Embedder
-from keras_reid.io import check_room, locked, read_json, replaced_file
+from keras_reid.io import check_room, locked, parsing, read_json, replaced_file
 from keras_reid.names import StrPath, expanded
 from keras_reid.training.teachers import check_teacher
 
@@ -40,7 +40,7 @@ class Round:
     """
 
     def __init__(self, files: Sequence[Path], sources: ViewSources) -> None:
-        self.shards = [np.load(file, mmap_mode="r") for file in files]
+        self.shards = [_mapped(file) for file in files]
         self.sources = sources
 
     def __len__(self) -> int:
@@ -63,6 +63,12 @@ class Round:
         own = index[self.sources.row]
         unlabeled = (own < 0) | (self.sources.partner >= 0)
         return np.where(unlabeled, -1 - np.arange(len(own)), own)
+
+
+def _mapped(file: Path) -> np.ndarray:
+    fix = "Remove it; the same command makes it again."
+    with parsing(file, "hold views", fix, Exception):  # NumPy raises many kinds
+        return np.load(file, mmap_mode="r")
 
 
 class Views:

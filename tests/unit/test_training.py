@@ -740,7 +740,7 @@ def test_train_command_help_lists_recipe_defaults() -> None:
     )
     assert default_text("margin") == "none"
     assert default_text("flip") == "true; false in pair_verifier, tiny"
-    assert default_text("learning_rate") == "0.0007; 0.002 in tiny"
+    assert default_text("learning_rate") == "0.0007; 0.001 in distill; 0.002 in tiny"
     helps = {one.name: one.metadata["help"] for one in command.settings}
     assert helps.keys() == BOT.settings.keys()
     assert all(f"Default: {default_text(name)}." in text for name, text in helps.items())

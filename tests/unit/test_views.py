@@ -103,7 +103,7 @@ def test_check_unlabeled_images_are_no_identity(images) -> None:
 
 
 def test_plan_unlabeled_images_without_distillation_raise(images) -> None:
-    message = r"`images` must be images with identities .*, got 4 without .* --recipe=distill"
+    message = r"`images` must be images with identities .*, got 4 without .* recipe distill"
     with pytest.raises(InputError, match=message):
         Plan.of(recipes.get("tiny"), images)
 
@@ -197,7 +197,16 @@ def test_views_folder_of_other_settings_raises(teacher, images, tmp_path) -> Non
         views.Views(tmp_path / "views", teacher, images[:8], SIZE, 4, seed=1).round(0)
 
 
-def test_views_teacher_of_clips_raises() -> None:
+def test_views_truncated_shard_raises_with_fix(teacher, images, tmp_path) -> None:
+    store = views.Views(tmp_path / "views", teacher, images, SIZE, 4)
+    store.round(0)
+    file = tmp_path / "views/round-0/00000.npy"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"00000\.npy` must hold views, .* Remove it; the same"):
+        store.round(0)
+
+
+def test_views_teacher_of_keypoints_raises() -> None:
     model = keras.Model(
         images := keras.Input((4, 4, 3), name="images"), keras.layers.Flatten()(images)
     )

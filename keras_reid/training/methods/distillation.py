@@ -41,8 +41,8 @@ class Distillation(Method):
 
     distillation: str = setting(
         f"Distillation losses ({', '.join(DISTILLATION_LOSSES)}) with their weights, such as "
-        "logits:1,distances:1. Embeddings of --views_per_round or "
-        "--teacher_embeddings have no logits.",
+        "logits:1,distances:1. Stored embeddings (views_per_round, teacher_embeddings) have no "
+        "logits.",
         default="",
     )
     members: str = setting(
@@ -50,12 +50,12 @@ class Distillation(Method):
         default="",
     )
     teacher: str = setting(
-        "Trained teacher. With --views_per_round: any embedder, as --model of other commands. "
+        "Trained teacher. With views_per_round: any embedder of keras_reid.inference.load. "
         "Without: a run folder with the image size of the student.",
         default="",
     )
     teacher_embeddings: str = setting(
-        "File with the teacher's embeddings of the images, instead of --teacher: arrays embedding "
+        "File with the teacher's embeddings of the images, instead of a teacher: arrays embedding "
         "and path in .npz, or a folder of .npy files.",
         default="",
     )
