@@ -4,13 +4,15 @@
     python benchmarks/startup.py --rounds=7
 
 The commands take turns, each in a separate process, on files that the system has read before.
-Medians of seconds are printed, and the ratio to the same command with `--runtime=keras`. The
+Medians of seconds and of processor time are printed, and the ratio of the seconds to those of the
+same command with `--runtime=keras`. On a busy machine, compare the processor times. The
 gallery holds 1,008 synthetic pedestrians. `enrol`, `embed` and `track` embed 16 images or frames.
 Needs `pip install ".[gallery,tracking,scale]"`.
 """
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -56,18 +58,18 @@ def main() -> None:
         words = options.only.split(",")
         commands = {k: v for k, v in commands.items() if any(word in k for word in words)}
         run(folder, [script("search"), GALLERY, "enrol", "people"])
-        seconds: dict[str, list[float]] = {name: [] for name in commands}
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for turn in range(options.rounds + 1):
             for number, (name, command) in enumerate(commands.items()):
                 taken = run(folder, [word.replace("{}", f"{turn}-{number}") for word in command])
                 if turn:  # the first reads files that the system then keeps
-                    seconds[name].append(taken)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    for name, middle in medians.items():
+                    times[name].append(taken)
+    medians = {k: [*map(statistics.median, zip(*v, strict=True))] for k, v in times.items()}
+    for name, (middle, cpu) in medians.items():
         goal = f" (goal {GOALS[name]} s)" if name in GOALS else ""
         keras = medians.get(name + KERAS)
-        ratio = f", Keras takes {keras / middle:.1f} times as long" if keras else ""
-        print(f"{name:<34}{middle:6.2f} s{goal}{ratio}")
+        ratio = f", Keras takes {keras[0] / middle:.1f} times as long" if keras else ""
+        print(f"{name:<34}{middle:6.2f} s, {cpu:5.2f} s of processor time{goal}{ratio}")
 
 
 def draw(root: Path) -> str:
@@ -91,8 +93,9 @@ def script(name: str) -> str:
     return str(ROOT / f"{name}.py")
 
 
-def run(folder: str, command: list[str]) -> float:
-    start = time.perf_counter()
+def run(folder: str, command: list[str]) -> tuple[float, float]:
+    """Return the seconds that a command takes, and its processor time."""
+    start, used = time.perf_counter(), processor_time()
     ended = subprocess.run(
         [sys.executable, *command],
         cwd=folder,
@@ -102,7 +105,13 @@ def run(folder: str, command: list[str]) -> float:
     )
     if ended.returncode not in (0, 1):  # absl's help ends with 1
         raise SystemExit(ended.stderr.decode())
-    return time.perf_counter() - start
+    return time.perf_counter() - start, processor_time() - used
+
+
+def processor_time() -> float:
+    """Return the seconds of all ended child processes."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 if __name__ == "__main__":
