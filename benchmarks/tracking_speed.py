@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_reid import data, inference, tracking
 from keras_reid.data.mot import Boxes, read_mot
+from keras_reid.tracking.detect import Detector
 from keras_reid.tracking.pipeline import tracks_for
 
 
@@ -59,16 +60,14 @@ def main() -> None:
         print(f"| {name} | {speed} | {scores} |", flush=True)
 
 
-def whole(video: First, detector: tracking.detect.Detector, crops: tracking.Crops) -> Boxes:
+def whole(video: First, detector: Detector, crops: tracking.Crops) -> Boxes:
     """Track with all windows of all frames, one step after the other."""
     boxes = tracking.detect_persons(video, detector)
     looks = tracking.embed_boxes(iter(video), boxes, crops.embed, crops.image_size)
     return tracking.track(boxes, looks)
 
 
-def followed(
-    video: First, detector: tracking.detect.Detector, crops: tracking.Crops, every: int
-) -> Boxes:
+def followed(video: First, detector: Detector, crops: tracking.Crops, every: int) -> Boxes:
     """Track as `track.py` does."""
     scene = tracking.in_scene(detector)
     steps = tracking.follow(video, lambda _, image: scene(image), tracks_for(every), crops)

@@ -56,9 +56,15 @@ class Stream:
 
     @property
     def rate(self) -> float | None:
-        """Frames per second that the source states; None if it states none."""
+        """Frames per second that the source states; None if it states none.
+
+        MJPEG over HTTP has no rate, and OpenCV returns 25 for it.
+        """
         import cv2
 
+        is_http = isinstance(self.source, str) and self.source.lower().startswith("http")
+        if is_http and self._capture.get(cv2.CAP_PROP_FOURCC) == cv2.VideoWriter.fourcc(*"MJPG"):
+            return None
         rate = float(self._capture.get(cv2.CAP_PROP_FPS))
         return rate if 0 < rate < float("inf") else None
 

@@ -112,6 +112,7 @@ def test_stream_lost_connection_is_opened_again(camera, quick):
     stream = data.open_video(camera(6, 5), max_reconnects=2)
     assert isinstance(stream, data.Stream)
     assert stream.size == SIZE
+    assert stream.rate is None  # MJPEG over HTTP states none
     times, shades = [], []
     with pytest.raises(data.StreamLost, match="after 2 attempts to reconnect"):  # noqa: PT012
         for second, frame in stream.timed():
