@@ -13,7 +13,7 @@ EXTRAS = {
     "docs": ["mkdocs-material>=9.7", "mkdocstrings-python>=2.0"],  # the site of docs/
     # Milvus and faiss; ONNX Runtime embeds without TensorFlow.
     "gallery": ["faiss-cpu>=1.9", "milvus-lite>=3.1", "onnxruntime>=1.19", "pymilvus>=3.0"],
-    "heif": ["pillow-heif>=1.0", "pillow>=11.3"],  # HEIC photos; AVIF by Pillow itself
+    "heif": ["pillow-heif>=1.0"],  # HEIC photos
     "hub": ["keras-hub>=0.19"],  # further pretrained backbones
     "litert": ["ai-edge-litert>=2.1"],  # exports for phones
     "onnx": ["onnx>=1.17", "onnxruntime>=1.19", "tf2onnx>=1.17"],  # exports for ONNX Runtime
@@ -78,7 +78,7 @@ setup(
         "filelock>=4.0",
         "jinja2>=3.1",
         "lazy_loader>=0.4",
-        "pillow>=10.3",
+        "pillow>=11.3",
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "tensorboard>=2.18",

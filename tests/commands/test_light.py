@@ -15,7 +15,7 @@ from keras_reid import gallery
 from keras_reid.cli import startup
 
 ROOT = Path(__file__).parent.parent.parent
-COMMANDS = ("train", "evaluate", "export", "cluster", "search", "track", "embed", "demo")
+COMMANDS = ("train", "evaluate", "export", "cluster", "search", "track", "embed", "crop", "demo")
 HEAVY = {"keras", "tensorflow", "scipy", "sklearn"}
 # Forks for each command and writes its exit code and all imported packages to a file. The import
 # of Keras or TensorFlow raises.
@@ -26,7 +26,7 @@ class Blocked:
         if name.partition(".")[0] in ("keras", "tensorflow"):
             raise AssertionError(f"imports {name}")
 sys.meta_path.insert(0, Blocked())
-from keras_reid.cli import cluster, embed, evaluate, export, search, track, train
+from keras_reid.cli import cluster, crop, embed, evaluate, export, search, track, train
 for number, arguments in enumerate(json.loads(sys.argv[1])):
     child = os.fork()
     if not child:
@@ -109,6 +109,8 @@ REFUSED = [
     ("cluster", ("--images=no",), "`no` must contain"),
     ("search", ("stats",), "--gallery is required"),
     ("embed", (), "--images and --out are required"),
+    ("crop", (), "A folder or files, and --out, are required"),
+    ("crop", ("photos", "--detect=magic"), "should be one of <auto|always|never>"),
     ("search", ("--gallery=faiss:no.db", "stats"), "not found. Enrol"),
     ("track", ("--out=x",), "--source and one of --out"),
     ("demo", (), "--gallery is required"),

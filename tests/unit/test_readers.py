@@ -150,14 +150,6 @@ def test_load_unparsable_file_name_raises(tmp_path, name):
         data.load("market1501", tmp_path)
 
 
-def test_load_non_image_file_raises(tmp_path):
-    (market(tmp_path) / "query/readme.txt").write_text("hello")
-    with pytest.raises(
-        InputError, match=r"query` must hold \.jpg, .* files only, got .*query/readme.txt"
-    ):
-        data.load("market1501", tmp_path)
-
-
 MSMT17 = {
     "train": ["0000/0000_000_01_0303morning_0015_0.jpg 0", "0001/0001_000_14_0303noon_0_0.jpg 1"],
     "val": ["0001/0001_004_12_0303morning_1_1.jpg 1"],
