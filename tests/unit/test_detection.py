@@ -62,14 +62,13 @@ def test_windows_large_person_is_found_in_whole_frame():
 
 
 class Parts(Seer):
-    """Detect also the upper half of the white box, as networks do in windows of large persons."""
+    """Detect a person in the middle of each small window that is white there."""
 
     def __call__(self, squares):
         boxes, scores = super().__call__(squares)
-        boxes[:, 1], scores[:, 1] = boxes[:, 0], scores[:, 0]
-        if len(squares) > 1:  # the small windows are last
-            boxes[3:, 0, 2] = boxes[3:, 0, [0, 2]].mean(axis=1)
-            boxes[3:, 1] = 0
+        for i in range(3, len(squares)):  # after the frame and two large windows
+            white = squares[i][100:200, 100:200].min() > 127
+            boxes[i, 0], scores[i, 0] = (0.25, 0.25, 0.75, 0.75), 0.99 * white
         return boxes, scores
 
 
