@@ -2640,7 +2640,7 @@ BREAKS = (
     ),
     Break(
         "snippet exchanges height and width",
-        "keras_reid/serving/snippets.py",
+        "keras_reid/serving/programs.py",
         "height, width = metadata.image_size",
         "width, height = metadata.image_size",
         "unit/test_snippets.py::test_snippets_are_in_docs",

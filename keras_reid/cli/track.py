@@ -146,11 +146,9 @@ def _check_detections(options: TrackOptions, given: Boxes | None, seen: Seen) ->
 
 
 def _no_person(options: TrackOptions, count: int) -> InputError:
-    return InputError(
-        f"`detections` must have at least one person, got 0 of {count:,} boxes of "
-        f"{options.detections or 'the detector'} with sufficient confidence. Give other "
-        "detections, or lower --min_confidence."
-    )
+    rule = f"at least one person in {options.detections or 'the boxes of the detector'}"
+    fix = "Lower --min_confidence." if count else "Give other detections, or another detector."
+    return invalid("detections", rule, Shown(f"0 of {count:,} boxes"), fix)
 
 
 def _second(options: TrackOptions, frame: FrameTracks) -> float:

@@ -138,7 +138,7 @@ def sampling_classes(
 
     Example:
         >>> sampling_classes(np.array([0, 0, -3, -4, -5]), 2).tolist()
-        [0, 0, 2, 1, 1]
+        [0, 0, 1, 2, 1]
     """
     classes = np.array(index, np.int64)
     unlabeled = np.random.default_rng(0).permutation(np.flatnonzero(index < 0))

@@ -5,9 +5,9 @@ from .parity_check import ScoreReport as ScoreReport
 from .parity_check import parity as parity
 from .parity_check import sample as sample
 from .parity_check import scores as scores
+from .programs import snippets as snippets
 from .ranker import checked_reranker as checked_reranker
 from .ranker import export_ranker as export_ranker
 from .registry import FORMATS as FORMATS
 from .registry import QUANTIZATIONS as QUANTIZATIONS
 from .registry import TOLERANCES as TOLERANCES
-from .snippets import snippets as snippets

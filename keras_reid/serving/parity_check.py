@@ -86,8 +86,9 @@ def parity(
     shown: Any = images
     if isinstance(saved, SavedModelEmbedder) and saved.inputs == {"images"}:
         received = _served(saved, images)
-        if not isinstance(images, PersonImages):  # the signatures resize in the graph
-            shown = [graph_resize(image, original.image_size).numpy() for image in images]
+        # The signatures resize in the graph.
+        pixels = (image for image, _ in _originals(images))
+        shown = [graph_resize(image, original.image_size).numpy() for image in pixels]
     else:
         received = [saved.embed(images, BATCH)]
     expected = original.embed(shown, BATCH)

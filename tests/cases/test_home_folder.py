@@ -27,7 +27,8 @@ from keras_reid.scale.listing import listed
 from keras_reid.training import runs
 
 COMMANDS = (cluster, embed, evaluate, export, search, track, train, demo)
-WORDS = ("protocol",)  # one of a list, which the options of evaluate.py check
+# Values that options or commands check.
+WORDS = ("protocol", "dataset", "detect_every", "retention")
 TEXTS = [
     (module.run.options, one.name)
     for module in COMMANDS

@@ -14,7 +14,7 @@ from PIL import Image
 from processes import Command, within
 from test_video_sources import SIZE, written
 
-from keras_reid import data, tracking
+from keras_reid import data, detection, tracking
 from keras_reid.data.mot import read_mot
 from keras_reid.errors import InputError
 
@@ -93,7 +93,7 @@ def white(monkeypatch):
         left, top = columns.min(), rows.min()
         return np.array([[left, top, np.ptp(columns) + 1, np.ptp(rows) + 1]]), np.array([0.9])
 
-    monkeypatch.setattr(tracking, "detector_of", lambda name: detect, raising=False)
+    monkeypatch.setattr(detection, "detector_of", lambda *names: detect, raising=False)
 
 
 def test_camera_missing_index_prints_one_error(tmp_path, capfd):

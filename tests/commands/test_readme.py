@@ -68,7 +68,7 @@ def test_page_commands_parse_with_valid_options(page: str) -> None:
             said = {field.name: given.pop(field.name) for field in command.settings}
             recipe = recipes.get(given["recipe"] or "bot")
             recipe.replace(**{name: value for name, value in said.items() if value is not None})
-        if command.words:
+        if command.words is not None:
             given["words"] = tuple(left)
         else:
             assert not left
@@ -90,16 +90,21 @@ def test_page_flags_exist(page: str) -> None:
 @pytest.mark.slow
 def test_readme_photo_commands_run_on_synthetic_images(tmp_path: Path) -> None:
     section = README.split("## Search in your own photos")[1].split("\n## ")[0]
-    lines = re.findall(r"^    python ([\w/]+\.py)([^#\n]*)", section, re.MULTILINE)
-    assert [script for script, _ in lines] == ["examples/photos.py", "search.py", "search.py"]
-    lines.append(("cluster.py", "--images=crops --out=persons --contact_sheet=sheet.png"))
-    for script, flags in lines:
-        command = [sys.executable, str(ROOT / script), *flags.split()]
+    program = [sys.executable, "-m", "keras_reid"]
+    lines = [
+        ["keras-reid", "cluster", "--images=crops", "--out=persons", "--contact_sheet=sheet.png"]
+    ]
+    found = re.findall(r"^    ((?:python|keras-reid) [^#\n]*)", section, re.MULTILINE)
+    lines = [*(line.split() for line in found if "demo" not in line), *lines]
+    assert [line[1] for line in lines[:-1]] == ["examples/photos.py", "search", "search"]
+    for name, *words in lines:
+        script = [sys.executable, str(ROOT / words[0]), *words[1:]]
+        command = [*program, *words] if name == "keras-reid" else script
         ended = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
         )
         assert ended.returncode == 0, ended.stderr
-        if "query" in flags:
+        if "query" in words:
             assert re.search(
                 r"^somebody\.jpg: (possible )?match: person-01 \(", ended.stdout, re.MULTILINE
             )

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_reid.tracking.frozen_graph import frozen_graph
 
-from keras_reid.tracking import converted_graph
+from keras_reid.detection import converted_graph
+from keras_reid.detection.networks import frozen_graph
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime", reason="ONNX Runtime, extra tracking, is not installed")

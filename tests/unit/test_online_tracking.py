@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from conftest import match_within
 
-from keras_reid import data, gallery, tracking
+from keras_reid import data, detection, gallery, tracking
 from keras_reid.data.mot import Boxes, read_mot
+from keras_reid.detection.loading import PACKAGE
+from keras_reid.detection.windows import detect_in_windows
 from keras_reid.errors import InputError
-from keras_reid.tracking import detect
 from keras_reid.tracking.ahead import ahead
 from keras_reid.tracking.pipeline import FrameTracks, every_for, tracks_for
 
@@ -124,7 +125,7 @@ def scene(x, y, w=12, h=40):
 
 def test_scene_windows_follow_person_and_scan_all_windows():
     network = Whites()
-    detector = tracking.in_scene(partial(detect.detect_in_windows, network))
+    detector = tracking.in_scene(partial(detect_in_windows, network))
     detector(scene(40, 30))
     assert network.squares == 16  # all windows, and the whole frame
     for step in range(1, 30):
@@ -138,7 +139,7 @@ def test_scene_windows_follow_person_and_scan_all_windows():
 
 def test_scene_windows_large_person_needs_no_window():
     network = Whites()
-    detector = tracking.in_scene(partial(detect.detect_in_windows, network))
+    detector = tracking.in_scene(partial(detect_in_windows, network))
     detector(scene(100, 10, 60, 180))
     network.squares = 0
     boxes, _ = detector(scene(102, 10, 60, 180))
@@ -339,7 +340,7 @@ def test_retention_invalid_period_raises(period):
 def test_follow_real_video_with_detector_on_third_frames_finds_most_persons(real_data):
     pytest.importorskip("cv2", reason="OpenCV, extra tracking, is not installed")
     pytest.importorskip("trackeval", reason="TrackEval, extra tracking, is not installed")
-    pytest.importorskip(detect.PACKAGE, reason="ssdlite, extra tracking, is not installed")
+    pytest.importorskip(PACKAGE, reason="ssdlite, extra tracking, is not installed")
     frames = 25
     truth = read_mot(real_data / "data/pets09-s2l1/gt/gt.txt")
     truth = truth[(truth.frame <= frames) & (truth.confidence > 0)]
@@ -349,7 +350,7 @@ def test_follow_real_video_with_detector_on_third_frames_finds_most_persons(real
             return islice(super().timed(), frames)
 
     video = First(real_data / "data/pets09-s2l1/vtest.avi")
-    detector = tracking.in_scene(tracking.detector_of())
+    detector = tracking.in_scene(detection.detector_of())
     tracks = tracks_for(3, appearance=False)
     steps = tracking.follow(video, lambda _, image: detector(image), tracks)
     rows = [one for step in steps for one in step.complete]

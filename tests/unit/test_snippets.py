@@ -15,7 +15,7 @@ from PIL import Image
 
 from keras_reid import inference, models, serving
 from keras_reid.inference.metadata import Metadata
-from keras_reid.serving.snippets import TEMPLATES, snippets
+from keras_reid.serving.programs import TEMPLATES, snippets
 
 PAGE = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
 # Fails at each import of keras_reid, runs the program, and writes its result.

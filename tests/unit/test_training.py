@@ -738,7 +738,7 @@ def test_train_command_help_lists_recipe_defaults() -> None:
     assert default_text("epochs") == (
         "24; 12 in finetune_metric, pcb_rpp; 4 in strong; 16 in distill; 20 in tiny"
     )
-    assert default_text("margin") == "none"
+    assert default_text("margin") == "not set"
     assert default_text("flip") == "true; false in pair_verifier, tiny"
     assert default_text("learning_rate") == "0.0007; 0.001 in distill; 0.002 in tiny"
     helps = {one.name: one.metadata["help"] for one in command.settings}

@@ -96,7 +96,7 @@ def test_load_csv_empty_identity_is_unlabeled(tmp_path):
 
 def test_plan_of_unlabeled_images_raises():
     train = images(["a", "b", ""])
-    with pytest.raises(InputError, match=r"images with identities .*, got 1 without identity"):
+    with pytest.raises(InputError, match=r"images with identities .*, got 1 without"):
         Plan.of(RECIPES["tiny"].replace(num_identities_per_batch=2), train)
 
 
