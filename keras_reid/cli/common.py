@@ -39,7 +39,7 @@ class DataOptions:
     data_dir: str | None = option("Folder of the data set, or the table of csv.")
     keypoints: str | None = option(
         "Body points for models with pose: FILE.csv, or movenet:FILE.tflite, a network that "
-        "estimates the points. Default: as in the training of the model."
+        "estimates the points. Default: as in the training of --model or --base_run, if any."
     )
     keypoints_cache: str | None = option(
         "CSV file of estimated points. Default: keypoints-movenet.csv next to the data set."
@@ -255,7 +255,7 @@ class GalleryOptions(ModelOptions):
     )
     possible_probability: float = option(
         "Minimum probability of a possible match. Measured at the default, in galleries of 30 "
-        "persons: at most 7 of 100 queries with the right nearest person gave no match.",
+        "persons: of 100 queries whose nearest person was right, at most 7 gave no match.",
         LIMITS.possible,
         least=0,
         most=1,

@@ -28,7 +28,9 @@ class CropOptions(PhotoOptions):
 
     topic: ClassVar[str] = "output"
 
-    out: str | None = option("New folder for the crops, a PNG file for each person.")
+    out: str | None = option(
+        "New folder with a file for each person: PNG crops of photos, and copies of other images."
+    )
     words: tuple[str, ...] = ()
 
 

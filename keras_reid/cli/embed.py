@@ -30,8 +30,8 @@ class EmbedOptions(ModelOptions, PhotoOptions):
         topic="data",
     )
     out: str | None = option(
-        "Folder for Parquet files: a new one, or that of the same command, which continues there "
-        "also with --overwrite.",
+        "Folder for Parquet files. The same command continues in an existing folder. --overwrite "
+        "replaces a folder of other settings.",
         topic="output",
     )
     shard_size: int = option("Number of images per file.", 8192, least=1)

@@ -60,8 +60,8 @@ class SearchOptions(GalleryPhotoOptions):
         "model must be a run of --recipe=attributes."
     )
     format: str | None = option(
-        "Format of the results of query, verify, list and stats; html, a page with pictures, is "
-        "of query. Default: by the suffix of --out, else table.",
+        "Format of the results of query, verify, list and stats. Only query writes html, a page "
+        "with pictures. Default: by the suffix of --out, else table.",
         choices=tuple(SUFFIXES.values()),
         topic="output",
     )

@@ -76,7 +76,7 @@ def _check_outputs(options: TrackOptions, video: data.Video | data.Stream) -> No
         if options.gallery and not options.watch:
             late.append("gallery")
         if late:
-            received, fix = Shown(f"the stream {video.name}"), f"Record it, or leave --{late[0]}."
+            received, fix = Shown(f"the stream {video.name}"), f"Record it, or omit --{late[0]}."
             raise invalid("source", f"a recording for --{late[0]}", received, fix)
     size = video.size
     if options.annotated:

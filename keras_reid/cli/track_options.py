@@ -76,8 +76,8 @@ class TrackOptions(GalleryOptions, DetectorOptions):
         least=0.01,
     )
     start: float = option(
-        "Time of the first frame in seconds since 1970, added to the times of all frames. Default "
-        "for a stream: the present time.",
+        "Time of the first frame in seconds since 1970, added to the times of all frames. 0: the "
+        "present time for a stream.",
         0.0,
     )
     benchmark: str | None = option(

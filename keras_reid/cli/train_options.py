@@ -59,8 +59,8 @@ class TrainOptions(NetworkOptions, DataOptions):
         topic="data",
     )
     leave_out: Sequence[str] | None = option(
-        "Data sets, by name, that are left out of training and scored after it; or NAME/FOLDER, "
-        "the images of a data set in a folder.",
+        "Names of data sets that are not trained on, and scored after training. NAME/FOLDER leaves "
+        "out the images in a folder of a data set.",
         topic="data",
     )
     test_tables: Sequence[str] | None = option(

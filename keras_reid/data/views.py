@@ -31,7 +31,7 @@ class ViewSources(NamedTuple):
 
 
 def view_sources(num_images: int, num_views: int, seed: Sequence[int]) -> ViewSources:
-    """Return the images of each view; all images have the same number of views, or one more.
+    """Return the images of each view; the numbers of views of two images differ by at most 1.
 
     Args:
         num_images: n.

@@ -41,9 +41,9 @@ def compare(
             several such arrays by name.
         gallery: features of g images, in the same form.
         distance: one of
-            - "euclidean", `|x − y|`, of features (n, d) or embedding;
+            - "euclidean", `|x − y|`, of features (n, d) or the array "embedding";
             - "cosine", `1 − cos`, of the same; a zero vector is at distance 1 from all others;
-            - "local", the aligned distance of stripes (n, s, d) or local, from the top down;
+            - "local", the aligned distance of stripes (n, s, d), from the top down, or of "local";
             - "global_local", `|x/|x| − y/|y||²` of embedding plus the aligned distance of local
               features of length 1 (DMLI of AlignedReID++);
             - "visible", of global, parts and visibility: `keras_reid.distances.visible`;

@@ -218,7 +218,8 @@ def names(values: Sequence[Any] | None, count: int, name: str) -> list[str]:
     """Return labels (n,) as texts in Unicode NFC, "" where unknown; identities must be known."""
     texts = [normalized(text) for text in _texts(values, count, name)]
     if name == "identities" and "" in texts:
-        raise invalid(name, "not empty", Shown(f"'' in row {texts.index('')}"))
+        rule = "texts that are not empty"
+        raise invalid(name, rule, Shown(f"'' in row {texts.index('')}"))
     return texts
 
 

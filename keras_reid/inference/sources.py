@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 DEFAULT = "pretrained"
 NETWORKS = (".onnx", ".xml", ".tflite")
 KINDS = (
-    f"a run folder, an export/NAME/VERSION folder, a .keras, {', '.join(NETWORKS)} file, or "
-    f"{', '.join((DEFAULT, *PRETRAINED))}"
+    f"a run folder, an export/NAME/VERSION folder, a file (.keras, {', '.join(NETWORKS)}), or a "
+    f"name ({', '.join((DEFAULT, *PRETRAINED))})"
 )
 
 

@@ -171,12 +171,12 @@ class MarginSampleMiningLoss(MetricLoss):
 class ImprovedTripletLoss(MetricLoss):
     """`[d⁺ − d⁻ + margin]₊ + weight · [d⁺ − pull]₊` (Cheng et al., CVPR 2016).
 
-    The paper's `max{d⁺ − d⁻, −margin} + weight · max{d⁺, pull}` up to a constant. Its distances
-    are squared; bound and margin are in units of `distance`.
+    The paper's `max{d⁺ − d⁻, −margin} + weight · max{d⁺, pull}` up to a constant. The
+    paper has squared distances. Here, `pull` and `margin` are in units of `distance`.
 
     Args:
         margin: as in `MetricLoss`; `"soft"` is softplus.
-        pull: maximum distance of a positive without a pull.
+        pull: distance up to which a positive adds nothing to the second part.
         weight: weight of the second part.
         miner: a name in `keras_reid.mining.MINERS`, such as `"batch_hard"` or `"batch_all"`.
         common: distance, normalize, gather, reduction, name and dtype of `MetricLoss`; unit

@@ -41,7 +41,7 @@ def batch_hard(
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
         negative: mask `(n, m)` of the pairs of different identities.
-        read: reader of the returned distances; None reads `distances`.
+        read: function that returns distances at rows and columns; None reads `distances`.
 
     Returns:
         Comparisons `(n,)`, one for each anchor.
@@ -75,7 +75,7 @@ def batch_hard_of_every_anchor(
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
         negative: mask `(n, m)` of the pairs of different identities.
-        read: reader of the returned distances; None reads `distances`.
+        read: function that returns distances at rows and columns; None reads `distances`.
 
     Returns:
         Comparisons `(n,)`, one for each anchor, all valid.
@@ -105,7 +105,7 @@ def margin_sample(
         distances: matrix `(n, m)`.
         positive: mask `(n, m)` of the pairs of one identity.
         negative: mask `(n, m)` of the pairs of different identities.
-        read: reader of the returned distances; None reads `distances`.
+        read: function that returns distances at rows and columns; None reads `distances`.
 
     Returns:
         Comparisons `(n,)`, all equal.

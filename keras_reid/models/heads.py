@@ -85,9 +85,9 @@ def inputs_of(head: Head) -> dict[str, tuple[int, ...]]:
 class LocalHead:
     """`local` `(b, s, width)`: one vector for each stripe, see `losses.AlignedTripletLoss`.
 
-    Order of the first reproduction of AlignedReID (arXiv:1711.08184): mean of a stripe, 1×1
-    convolution, batch normalization, ReLU. AlignedReID++ (Luo et al., Pattern Recognition 2019) is
-    `pooling="max", order="bn_relu_conv", normalize=True`.
+    The default order, mean of a stripe, 1×1 convolution, batch normalization and ReLU, is that of
+    the first reproduction of AlignedReID (arXiv:1711.08184). AlignedReID++ (Luo et al., Pattern
+    Recognition 2019) is `pooling="max", order="bn_relu_conv", normalize=True`.
 
     Args:
         stripes: s, at most the rows of the map.

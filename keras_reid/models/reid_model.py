@@ -73,8 +73,8 @@ def output_losses(outputs: Collection[str], **arguments: Any) -> list[OutputLoss
 
     Args:
         outputs: names of the outputs of the model.
-        arguments: a loss, or a list of losses, by output; then a number, or a list of numbers, by
-            output, 1 by default.
+        arguments: two arguments by name. The first maps outputs to a loss or a list of losses. The
+            second maps outputs to their weights, 1 by default.
 
     Raises:
         InputError: another structure, a key that is not an output, or two losses with one name.
@@ -90,7 +90,8 @@ def output_losses(outputs: Collection[str], **arguments: Any) -> list[OutputLoss
         listed = [_loss(one) for one in keras.tree.flatten(value)]
         factors = keras.tree.flatten(weights.get(output, [1.0] * len(listed)))
         if len(factors) != len(listed) or not {*weights} <= {*loss}:
-            raise invalid(factor, "a number for each loss, by the same outputs", weights)
+            rule = f"a number for each loss, with the keys of {argument}"
+            raise invalid(factor, rule, weights)
         for one, weight in zip(listed, factors, strict=True):
             read = getattr(one, "outputs", ()) or (output,)
             losses.append(OutputLoss(f"{output}_{one.name}", read, one, weight))
@@ -100,7 +101,8 @@ def output_losses(outputs: Collection[str], **arguments: Any) -> list[OutputLoss
         raise invalid(argument, "keyed by outputs of the model", unknown, fix)
     names = sorted(one.name for one in losses)
     if len({*names}) < len(names):
-        raise invalid(argument, "of different names", names, "Pass `name` to the losses.")
+        rule = "a dict of losses with different names"
+        raise invalid(argument, rule, names, "Pass `name` to the losses.")
     return losses
 
 

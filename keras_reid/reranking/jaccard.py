@@ -14,7 +14,10 @@ BLOCK_ELEMENTS = 2**23  # elements of a block of Jaccard distances, 32 MiB, or o
 def encodings(
     source: FeatureDistances, k1: int, k2: int, progress: Progress | None = None
 ) -> tuple["Overlaps", tf.Tensor]:
-    """Return the overlaps of V (n, n), rows of sum 1, and the largest squared distances (n,)."""
+    """Return two values: the overlaps of V (n, n), and the largest squared distances (n,).
+
+    Each row of V sums to 1.
+    """
     index, squared, largest = nearest(source, max(k1 + 1, k2), progress)
     members = expanded_reciprocal(index[:, : k1 + 1], k1)
     row, squared, missing, first, second = _squared(members, index, squared)

@@ -111,7 +111,7 @@ class FiniteLoss(keras.callbacks.Callback):
         terms = ", ".join(name for name in wrong if name != "loss") or "loss"
         raise InputError(
             f"The loss must be finite, got NaN or infinity in {terms} in step {batch + 1} of an "
-            "epoch. Lower `learning_rate` or normalize the features, in another run folder.",
+            "epoch. Lower `learning_rate` or normalize the features. Train in a new run folder.",
             "learning_rate",
         )
 

@@ -144,9 +144,7 @@ class Recipe(Settings):
         "loss.",
         default=None,
     )
-    normalize: bool | None = setting(
-        "L2 normalization in the metric loss. Not set: as the loss defines it.", default=None
-    )
+    normalize: bool | None = setting("L2 normalization in the metric loss.", default=None)
     identity_weight: float = setting("Weight of the identity loss; 0: none.", least=0, default=1.0)
     label_smoothing: float = setting("Label smoothing of the identity loss.", default=0.1)
     softmax: str = setting(

@@ -37,7 +37,7 @@ class Run(TrainedRun):
 
     @property
     def finished(self) -> bool:
-        """True if there is a scored model."""
+        """True if the run has its model and its `metrics.json`."""
         return self.metrics_file.exists() and self.model_file.exists()
 
     @property
@@ -153,7 +153,9 @@ class Run(TrainedRun):
 
 
 def default(dataset: str, recipe: str, flags: dict[str, Any], root: str = "runs") -> Run:
-    """Return `runs/DATASET-RECIPE-N`, claimed: the unfinished run of these flags or a new one.
+    """Return the unfinished run of these flags, or a new run, in `runs/DATASET-RECIPE-N`.
+
+    The run is locked for this process.
 
     Folders that another process uses are skipped.
 

@@ -375,7 +375,10 @@ def test_enrol_invalid_rows_raise_and_add_nothing(filled, people):
         ({"images": ["new1", "0.jpg"]}, r"1 of 2 in the gallery, such as '0.jpg'"),
         ({"images": ["new1", "new1"]}, "got 'new1'"),
         ({"images": ["new1"]}, "`images` must be a list of one value for each of 2 rows, got 1"),
-        ({"identities": ["a", ""]}, "`identities` must be not empty, got '' in row 1"),
+        (
+            {"identities": ["a", ""]},
+            "`identities` must be texts that are not empty, got '' in row 1",
+        ),
         ({"identities": ["a"]}, "`identities` must be a list of one value for each"),
         ({"cameras": [1]}, "`cameras` must be a list of one value for each"),
         ({"times": [1.0]}, "or None, for each of 2 rows"),

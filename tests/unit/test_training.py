@@ -180,7 +180,7 @@ def test_learner_saved_and_loaded_resumes_bit_equal(tmp_path) -> None:
         ({"loss_weights": {"embedding": 1.0}}, "must be a number for each loss"),
         (
             {"loss": {"logits": [losses.IdentityLoss()] * 2}},
-            r"of different names, got",
+            r"losses with different names, got",
         ),
     ],
 )

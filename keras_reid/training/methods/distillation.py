@@ -60,7 +60,7 @@ class Distillation(Method):
         default="",
     )
     views_per_round: int = setting(
-        "Number of augmented views of the images that the teacher embeds once in a round. A view "
+        "Number of augmented views in a round. The teacher embeds each view once. A view "
         "takes 3 x height x width bytes of disk. 0: the teacher predicts each batch.",
         least=0,
         default=0,
