@@ -1,4 +1,4 @@
-"""Data sets that a model is trained on together, and those that it is only scored on."""
+"""Data sets for training a model, and data sets for scoring only."""
 
 import os
 from collections.abc import Mapping, Sequence

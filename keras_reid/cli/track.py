@@ -138,7 +138,7 @@ def _read_detections(options: TrackOptions) -> Boxes | None:
 
 
 def _check_detections(options: TrackOptions, given: Boxes | None, seen: Seen) -> None:
-    """Raise for detections beyond the last frame, and if there are none at all."""
+    """Raise for detections beyond the last frame, and for no detections."""
     if given is not None:
         given.check_frames(seen.frames)
     elif not seen.detections:
@@ -165,7 +165,7 @@ def _remember(
     frame: FrameTracks,
     second: float,
 ) -> None:
-    """Add a frame to the numbers, and keep what the outputs at the end need."""
+    """Count a frame, and keep the boxes and embeddings for the outputs at the end."""
     if isinstance(video, data.Video):
         seen.boxes += frame.complete
         if frame.number > seen.frames:

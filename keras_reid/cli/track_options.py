@@ -87,7 +87,7 @@ class TrackOptions(GalleryOptions, DetectorOptions):
         topic="data",
     )
     watch: bool = option(
-        "Line for each enrolled person of --gallery who appears or leaves; enrols nobody.",
+        "Line for each enrolled person of --gallery who appears or leaves. Nothing is enrolled.",
         False,
         topic="gallery",
     )

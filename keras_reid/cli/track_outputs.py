@@ -53,7 +53,7 @@ class LiveOutputs:
         self._times: dict[int, float] = {}  # of frames whose tracks are not complete
 
     def add(self, frame: FrameTracks, seconds: float) -> None:
-        """Write what is new; `seconds` is the time of the frame after the first one."""
+        """Write the new tracks, detections and crops; `seconds` is the time of the frame after the first one."""
         if self._retention:
             self._retention.apply()
         if self._crops:

@@ -70,7 +70,7 @@ class Stream:
 
     @property
     def is_live(self) -> bool:
-        """Whether the source has no end; False for a recording on a server."""
+        """True for a source without an end; False for a recording on a server."""
         import cv2
 
         capture = self._capture

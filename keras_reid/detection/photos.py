@@ -1,4 +1,4 @@
-"""Photos: images of whole scenes, from which persons are cropped."""
+"""Photos of scenes, and crops of the persons in them."""
 
 import os
 from collections.abc import Callable

@@ -6,7 +6,7 @@ MAX_IOU = 0.5
 
 
 def without_overlaps(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the boxes without those that overlap with a box of a higher score.
+    """Drop boxes that overlap with a box of a higher score.
 
     Args:
         boxes: (n, 4) as x, y, w, h.

@@ -19,7 +19,7 @@ PERIOD = 3600.0  # seconds between two removals
 
 
 class AuditLog:
-    """Text file to which lines of JSON are appended; only its owner can read it.
+    """Text file that grows by lines of JSON; only its owner can read it.
 
     Several processes can append to a log at the same time.
 
@@ -83,7 +83,7 @@ class Retention:
         self._next = 0.0
 
     def apply(self) -> None:
-        """Remove what is older, at most once per hour, and log the numbers.
+        """Remove older lines and crops, at most once per hour, and log the numbers.
 
         Raises:
             InputError: the log cannot be written.

@@ -13,7 +13,7 @@ from keras_reid.names import StrPath, expanded
 from keras_reid.tracking.motion import overlaps
 from keras_reid.tracking.pipeline import FrameTracks
 
-SPACING = 10  # consecutive frames of which at most one is a crop of a track
+SPACING = 10  # frames; two crops of a track are at least so far apart
 BETTER = 1.1  # ratio of the qualities of a crop and of the one that it replaces
 
 

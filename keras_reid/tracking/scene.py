@@ -1,4 +1,4 @@
-"""Choice of the windows in which a detector searches."""
+"""Choice of the windows that a detector searches."""
 
 import inspect
 from collections import deque
@@ -9,7 +9,7 @@ from keras_reid.detection import Detector
 from keras_reid.detection.windows import windows_of
 
 SCANNED = 1  # windows without persons per frame
-REMEMBERED = 2  # frames in which a person keeps a window
+REMEMBERED = 2  # number of frames that a person keeps a window
 HIGHEST = 0.6  # heights of a window; the whole frame shows larger persons
 
 

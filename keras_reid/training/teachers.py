@@ -1,4 +1,4 @@
-"""Teachers of distillation whose embeddings are stored."""
+"""Stored embeddings of the teacher of a distillation."""
 
 import os
 from typing import TYPE_CHECKING

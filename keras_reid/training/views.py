@@ -118,7 +118,7 @@ class Views:
         self.dtype = np.dtype([*fields, ("embedding", np.float16, (teacher.embedding_dim,))])
 
     def round(self, number: int, progress: Progress | None = None) -> Round:
-        """Return the views of round 0, 1, …; generate those that are missing.
+        """Return the views of round 0, 1, …; generate missing ones.
 
         Args:
             number: number of the round.

@@ -164,7 +164,7 @@ class Distillation(Method):
         return replace(dataset, train=with_embeddings(dataset.train, self.teacher_embeddings))
 
     def check_labels(self, annotations: Annotations) -> None:
-        """Raise if the embeddings of the teacher should be labels, and there are none."""
+        """Raise if distillation needs embeddings of a teacher as labels, and they are missing."""
         if self.offline and not annotations.teacher:
             rule = "a trained model for distillation with views"
             fix = "Set teacher or teacher_embeddings."
