@@ -53,7 +53,12 @@ class LiveOutputs:
         self._times: dict[int, float] = {}  # of frames whose tracks are not complete
 
     def add(self, frame: FrameTracks, seconds: float) -> None:
-        """Write the new tracks, detections and crops; `seconds` is the time of the frame after the first one."""
+        """Write the new tracks, detections and crops.
+
+        Args:
+            frame: frame with its tracks.
+            seconds: time of the frame after the first one.
+        """
         if self._retention:
             self._retention.apply()
         if self._crops:
