@@ -80,7 +80,7 @@ def fit(
             # A later phase begins with the weights in its own backup.
             first = begin + backup.restore(learner)
             if first < end and not run.backup_file(number + 1).exists():
-                epochs = range(first, end)
+                epochs, round_epochs = range(first, end), recipe.distillation.round_epochs
                 if plan.teacher is None:
                     batches = _batches(plan, recipe, seed, first, cache, data_service)
                     streams: Streams = [(epochs, batches)]
@@ -89,7 +89,8 @@ def fit(
                 if plan.replicas.is_chief:
                     run.start(flags)
                 for part, stream in streams:
-                    if part.start > begin:  # `fit` ends a round with the averages, a backup not
+                    # `fit` ends a round of views with the averages, but its backup does not.
+                    if plan.teacher and part.start and not part.start % round_epochs:
                         _average(learner)
                     saving = None
                     if plan.replicas.is_chief:
