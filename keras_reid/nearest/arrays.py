@@ -240,16 +240,16 @@ def nearest_in_block(
         k: number of rows.
         group: rows of a group.
     """
-    values = (-2 * queries) @ block.T
+    values = block @ (-2 * queries).T  # minima of groups of rows are faster than of columns
     if norms is not None:
-        values += norms
-    count, rows = values.shape
+        values += norms[:, None]
+    rows, count = values.shape
     if rest := -rows % group:
-        values = np.pad(values, [(0, 0), (0, rest)], constant_values=np.inf)
-    grouped = values.reshape(count, -1, group)
-    chosen = np.sort(_smallest(grouped.min(axis=2), k), axis=1)
+        values = np.pad(values, [(0, rest), (0, 0)], constant_values=np.inf)
+    minima = values.reshape(-1, group, count).min(axis=1)
+    chosen = np.sort(_smallest(np.ascontiguousarray(minima.T), k), axis=1)
     places = (chosen[:, :, None] * group + np.arange(group)).reshape(count, -1)
-    members = np.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(count, -1)
+    members = values[places, np.arange(count)[:, None]]
     order = np.argsort(members, axis=1, kind="stable")[:, : min(k, rows)]
     return np.take_along_axis(places, order, 1), np.take_along_axis(members, order, 1)
 
