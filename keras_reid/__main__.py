@@ -11,7 +11,7 @@ COMMANDS = {
     "train": ("keras_reid.cli.train:run", "Train a model on a data set and score it."),
     "evaluate": ("keras_reid.cli.evaluate:run", "Score a model, or features of files."),
     "export": ("keras_reid.cli.export:run", "Write a model for servers and other runtimes."),
-    "search": ("keras_reid.cli.search:run", "Enroll persons in a gallery and search for them."),
+    "search": ("keras_reid.cli.search:run", "Enrol persons in a gallery and search for them."),
     "cluster": ("keras_reid.cli.cluster:run", "Group images by person."),
     "track": ("keras_reid.cli.track:run", "Follow persons through a video."),
     "embed": ("keras_reid.cli.embed:run", "Write embeddings of any number of images to files."),

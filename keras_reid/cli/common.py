@@ -101,7 +101,7 @@ class RunOptions(DataOptions):
     topic: ClassVar[str] = "model"
 
     model: str | None = option(
-        f"Embedder: {KINDS}. Loading a SavedModel runs its code. Default: --pretrained."
+        f"Embedder: {KINDS}. Loading a SavedModel runs its code. Default: the pretrained model."
     )
     run: str | None = option("Alias of --model for a run folder.")
     pretrained: str = option(

@@ -1,6 +1,6 @@
 """`keras-reid crop FOLDER|FILE… --out=DIR`: crops of the persons in photos.
 
-Images of one person are copied unchanged, see --detect. Subfolders of FOLDER are kept.
+Images that are not photos, by --detect, are copied unchanged. Subfolders of FOLDER are kept.
 """
 
 import shutil

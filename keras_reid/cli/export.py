@@ -63,7 +63,7 @@ class ExportOptions(FeatureOptions, RunOptions):
         choices=(*reranking.IN_GRAPH, *reranking.ALIASES),
     )
     ranker_gallery: str | None = option(
-        "Gallery features from evaluate.py --save_features. The ranker stores them, so that "
+        "Gallery features of keras-reid evaluate --save_features. The ranker stores them, so that "
         "requests contain only queries."
     )
     local: str = option(

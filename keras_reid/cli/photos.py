@@ -218,7 +218,11 @@ class PhotoOptions(DetectorOptions):
         choices=MODES,
         topic="data",
     )
-    strict: bool = option("Stop before the start if an image does not decode.", False, topic="data")
+    strict: bool = option(
+        "Check of all images before the start; an image that does not decode is an error.",
+        False,
+        topic="data",
+    )
 
     @cached_property
     def photos(self) -> detection.Photos:

@@ -90,10 +90,11 @@ def search(options: SearchOptions) -> SearchOutput:
         InputError: an unknown subcommand, other arguments than it takes, or a gallery or images
             that do not exist.
     """
-    if not options.words or options.words[0] not in COMMANDS:
+    if not options.words or options.words[0] not in {*COMMANDS, *ALIASES}:
         word = options.words[0] if options.words else ""
         raise InputError(f"The subcommand must be one of {', '.join(COMMANDS)}, got {word!r}.")
     name, *arguments = options.words
+    name = ALIASES.get(name, name)
     act, counts, use = COMMANDS[name]
     if len(arguments) not in counts:
         raise InputError(f"{name} takes {use}, got {' '.join(arguments) or 'nothing'}.")
@@ -225,5 +226,6 @@ COMMANDS: dict[str, tuple[Callable[[SearchOptions, list[str]], SearchOutput], ra
     "calibrate": (calibrate, range(1), f"{NO_WORDS}, only the flags --dataset and --data_dir"),
 }
 
+ALIASES = {"enroll": "enrol"}
 SHOWN = "model gallery match_probability top_k cameras after before format out"
 run = Command(search, SearchOptions, SHOWN, words=tuple(COMMANDS))

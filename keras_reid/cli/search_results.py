@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from keras_reid import gallery, visualize
 from keras_reid.cli.terminal import json_text, say
 from keras_reid.cli.verify import Pair, missing_calibration
-from keras_reid.errors import invalid
+from keras_reid.errors import InputError, invalid
 from keras_reid.io import new_file
 
 if TYPE_CHECKING:
@@ -71,10 +71,9 @@ def format_of(options: "SearchOptions", subcommand: str) -> str:
         raise invalid("out", rule, options.out, "Or set `format`.")
     name = format or SUFFIXES[suffix]
     if name not in formats or (options.out and subcommand not in FORMATS):
-        rule = f"that of a subcommand with results, not {subcommand}"
-        if subcommand in FORMATS:
-            rule = f"one of {', '.join(formats)} for {subcommand}"
-        raise invalid("format", rule, name)
+        if subcommand not in FORMATS:
+            raise InputError(f"{subcommand} has no results to write. Omit --format and --out.")
+        raise invalid("format", f"one of {', '.join(formats)} for {subcommand}", name)
     return name
 
 

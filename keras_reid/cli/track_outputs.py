@@ -124,7 +124,7 @@ def text_line(one: TrackBox, _: float) -> str:
 
 
 def json_line(one: TrackBox, moment: float) -> str:
-    """Return the line of a box as JSON: x and y are from 0."""
+    """Return a box as a line of JSON; x and y begin at 0."""
     value: dict[str, Any] = {
         "frame": one.frame,
         "time": round(moment, 3),

@@ -79,7 +79,8 @@ def train(options: TrainOptions) -> "runs.Run | data.CheckReport":
         tests = {name: method.dataset(test) for name, test in tests.items()}
     if dataset.train is None:
         raise InputError(
-            f"{options.data_dir} has no training images. Score a model on it with evaluate.py."
+            f"{options.data_dir} has no training images. Score a model on it with "
+            "keras-reid evaluate."
         )
     check_flags(options, recipe)
     table = data.read_attributes(options.attributes) if options.attributes else None

@@ -48,7 +48,9 @@ def compare_pairs(options: GalleryPhotoOptions, arguments: list[str]) -> list[Pa
     pairs = [pair for pair in pairs if {*pair} <= {*files}]
     if not pairs:
         options.finder.skipped.finish()
-        raise InputError("Both images of a pair must show a person to use. Pass other images.")
+        raise InputError(
+            "Both images of a pair must show exactly one person. Pass other images, or set --box."
+        )
     distances = _distances(options, [(files[first], files[second]) for first, second in pairs])
     calibration = _calibration(options)
     decisions: list[gallery.Decision | None] = [None] * len(pairs)

@@ -75,10 +75,10 @@ def yolox(outputs: Outputs, size: Size, classes: int | None) -> Decoded:
 def rtdetr(outputs: Outputs, size: Size, classes: int | None) -> Decoded:
     """Decode RT-DETR (Zhao et al., CVPR 2024).
 
-    The outputs are labels (1, n), boxes (1, n, 4) as corners in pixels, and scores (1, n); or
+    The outputs are labels (1, n), boxes (1, n, 4) and scores (1, n); or
     logits (1, n, c) and pred_boxes (1, n, 4); or one output (1, n, 4 + c); or one output (1, n, 6)
-    with score and class, if the number of classes is not 2. The boxes of the latter three are
-    center and size as fractions of the input.
+    with score and class, if the number of classes is not 2. Boxes of the first form are
+    corners in pixels. Other boxes are center and size as fractions of the input.
     """
     if "labels" in outputs:
         return Decoded(outputs["boxes"][0], outputs["scores"][0], outputs["labels"][0])

@@ -41,7 +41,7 @@ def onnx(
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Return the detector of an ONNX file; see `keras_reid.detection.detector_of`.
 
-    The input is (1, 3, h, w), without a fixed size 640×640.
+    The input is (1, 3, h, w). If the file does not fix h and w, the size is 640×640.
 
     Args:
         path: path of the file.

@@ -22,10 +22,10 @@ def aligned(x: Tensor, y: Tensor | None = None, return_path: bool = False) -> An
 
     The path goes from the top stripes of both images to the bottom stripes by steps down or right.
     A stripe is compared with a higher or lower one if the boxes were cut differently (Zhang et al.,
-    AlignedReID, 2017, arXiv:1711.08184). Each of its s + t − 1 cells costs less than 1. The
-    distance is not a metric: the steps between different stripes of one image cost more than 0, so
-    that the diagonal of `aligned(x)` is not 0. If two paths are equally short, one of them gets the
-    gradient.
+    AlignedReID, 2017, arXiv:1711.08184). The path has s + t − 1 cells, and each cell costs less
+    than 1. The distance is not a metric: the steps between different stripes of one image cost more
+    than 0, so that the diagonal of `aligned(x)` is not 0. If two paths are equally short, one of
+    them gets the gradient.
 
     Args:
         x: stripes `(n, s, d)`, from top to bottom; s must be static.

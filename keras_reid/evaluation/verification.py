@@ -149,8 +149,10 @@ def verify(distances: Any, same: Any) -> VerificationResult:
     numbers = distances.dtype.kind in "iuf" and np.isin(same, (0, 1)).all()
     if distances.shape != same.shape or not numbers or np.isnan(distances).any():
         received = Shown(f"{distances.dtype} {distances.shape} and {same.dtype} {same.shape}")
-        rule = "numbers, not NaN, and booleans of one shape"
-        raise invalid("distances and same", rule, received)
+        raise InputError(
+            "`distances` must be numbers without NaN, and `same` booleans of the same shape, got "
+            f"{received}."
+        )
     genuine, impostor = np.sort(distances[same == 1]), np.sort(distances[same == 0])
     if not len(genuine) or not len(impostor):
         rule = "at least one pair of one person and one of different persons"

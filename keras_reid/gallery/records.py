@@ -32,7 +32,7 @@ class Records:
             store.save_settings(settings)
             logging.warning(
                 "This gallery has the distance threshold of an earlier version, which is no longer "
-                "used. To adapt decisions to its images, run search.py calibrate."
+                "used. To adapt decisions to its images, run keras-reid search calibrate."
             )
 
     @property

@@ -32,8 +32,9 @@ class Vectors:
     def append(self, x: np.ndarray) -> None:
         """Append rows (m, d).
 
-        Earlier blocks that are not larger are joined with the new rows. Thus each row is copied
-        only a few times, however few rows a call appends, and few blocks are small.
+        The last block is joined with the new rows if it is not larger than these, repeatedly. Thus
+        each row is copied only a few times, however few rows a call appends, and few blocks are
+        small.
         """
         parts = [x]
         while self.blocks and len(self.norms[-1]) <= min(ROWS - 1, sum(map(len, parts))):

@@ -167,7 +167,8 @@ class DistanceDistillationLoss(RelationLoss):
     """`1/b² · Σ_ij (t_ij − s_ij)²` over the distance matrices of teacher and student.
 
     The metric mutual loss of AlignedReID (Zhang et al., arXiv:1711.08184) is this in both
-    directions. The teacher is constant, so that each side gets the gradient `2/b² · (s − t)`.
+    directions. The teacher is constant: in each direction, only the student gets a gradient,
+    `2/b² · (s − t)`.
 
     Args:
         distance: name in `keras_reid.distances.DISTANCES` or a function `(b, …) -> (b, b)`.

@@ -66,8 +66,8 @@ class TripletHardLoss(MetricLoss):
         margin: as in `MetricLoss`; `"soft"` is softplus.
         distance, normalize, common: as in `MetricLoss`.
         zero_for_missing: count every anchor, as TensorFlow Addons and triplet-reid do: d⁺ is 0 if
-            there is no positive, and d⁻ is d⁺ if there is no negative. Otherwise only anchors with
-            both count.
+            there is no positive, and d⁻ is d⁺ if there is no negative. Otherwise, anchors
+            without a positive or a negative are ignored.
 
     Example:
         >>> import numpy as np

@@ -79,7 +79,7 @@ def build(
     choices = {"pooling": pooling, "neck": neck, "embedding": embedding, "classifier": classifier}
     check(image_size, width, num_identities, **choices)
     if centers and num_identities is None:
-        raise invalid("num_identities", "a number for centers", None)
+        raise invalid("num_identities", "a number if `centers` is set", None)
 
     images = keras.Input((*image_size, 3), dtype="uint8", name="images")
     trunk = backbones.build(backbone, weights, image_size, last_stride, mixstyle, instance_norm)

@@ -114,7 +114,7 @@ def no_embeddings(source: object) -> InputError:
         `model` must be an embedder, got the pair verifier runs/pairs
     """
     received = Shown(f"the pair verifier {source}")
-    fix = "It compares two images and has no embeddings. Only search.py verify accepts it."
+    fix = "It compares two images and has no embeddings. Only keras-reid search verify accepts it."
     return invalid("model", "an embedder", received, fix)
 
 

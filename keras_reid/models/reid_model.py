@@ -140,7 +140,7 @@ class LossLogs:
 
 
 class LossesByOutput(replicas.BuiltByOwnImages):
-    """Mixin of models with losses by output: their means in the logs, and the warning of `fit`."""
+    """Mixin of models with losses by output, which adds their means to the logs."""
 
     _loss_logs = LossLogs()
     _loss_arguments = ("loss", "loss_weights")

@@ -98,7 +98,7 @@ def _overlaps(
 
 
 def expanded_reciprocal(order: tf.Tensor, k1: int) -> sparse.CsrRows:
-    """Return R* of each image, as the columns of its row."""
+    """Return a sparse matrix; the columns of row i are R* of image i."""
     half = order[:, : _half(k1)]
     order, half = tf.sort(order, axis=1), tf.sort(half, axis=1)  # sets; sparse sums need them so
     near, nearer = reciprocal(order), reciprocal(half)

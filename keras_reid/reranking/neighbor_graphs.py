@@ -97,7 +97,7 @@ def alpha_query_expansion(
 def ecn(
     query: Any, gallery: Any, progress: Progress | None = None, k: int = 25, t: int = 3, q: int = 8
 ) -> Rows:
-    """Mean of `r(j, g)` over the expanded neighbors j of p and `r(j, p)` over those of g.
+    """Mean of `r(j, g)` and `r(i, p)`, for the expanded neighbors j of query p, and i of image g.
 
     `r(i, j) = −Σ_b [k − pos_i(b)]₊ [k − pos_j(b)]₊` compares two lists of neighbors by cosine,
     pos from 0; the expanded neighbors are the t nearest and the q nearest to each of these,

@@ -151,8 +151,7 @@ def every_for(rate: float | None) -> int:
 def tracks_for(every: int, n_init: int = 3, max_age: int = 30, **options: Any) -> OnlineTracks:
     """Return tracks for a detector on every n-th frame.
 
-    `n_init` and `max_age` are numbers of frames: tracks are confirmed and ended after the numbers
-    of detector runs that span them.
+    `n_init` and `max_age` are numbers of frames, and are converted to numbers of detector runs.
 
     Args:
         every: n.

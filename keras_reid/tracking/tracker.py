@@ -66,7 +66,7 @@ class Tracker:
         min_iou: minimum intersection over union of the predicted and a detected box.
         n_init: number of consecutive detections that confirm a track.
         max_age: number of frames in a row that a confirmed track survives without a detection.
-        budget: number of last embeddings that a track keeps; it keeps `max(budget, n_init)` rows.
+        budget: number of last embeddings that a track keeps, and at least of its `rows`.
         history: number of ended tracks that are kept for `finished()`.
 
     Raises:

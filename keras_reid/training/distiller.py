@@ -13,7 +13,7 @@ class Distiller(MutualLearner):
     """`own losses + Σ weight · distillation(teacher, student)`: a student of one frozen teacher.
 
     (Hinton et al., arXiv:1503.02531.) A `MutualLearner` with one edge: the teacher runs in
-    inference mode and is not changed. The logs are those of a `ReidModel` with `OUTPUT_LOSS` for
+    inference mode and is not changed. The logs are those of a `ReidModel`, and `OUTPUT_LOSS` for
     each distillation. The trained model is `distiller.student`.
 
     >>> import numpy as np

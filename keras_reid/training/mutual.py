@@ -89,7 +89,8 @@ class MutualLearner(SavedSeeds, LossesByOutput, keras.Model):
         by_name = named(members, "member"), named(teachers, "teacher")
         names = [name for models in by_name for name in models]
         if not len({*names}) == len({id(m) for own in by_name for m in own.values()}) == len(names):
-            raise invalid("members", "different models and names, also among `teachers`", names)
+            rule = "models and names that differ from each other and from those of `teachers`"
+            raise invalid("members", rule, names)
         self.members, self.teachers = map(reid_models, by_name)
         self.edges = pairs(edges, list(self.members), list(self.teachers))
         self.update = update

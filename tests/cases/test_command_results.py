@@ -117,7 +117,7 @@ def test_search_query_folder_is_written_in_format_of_suffix(
     [
         (("stats",), {"format": "csv"}, "`format` must be one of table, json for stats, got 'csv'"),
         (("list",), {"out": "x.html"}, "`format` must be one of table, json, csv for list"),
-        (("remove", "a"), {"out": "x.txt"}, "`format` must be that of a subcommand with results"),
+        (("remove", "a"), {"out": "x.txt"}, "remove has no results to write"),
         (("list",), {"out": "x.pdf"}, r"`out` must be a path that ends in \.txt, \.json, \.csv"),
     ],
 )

@@ -75,4 +75,4 @@ def test_commands_other_than_verify_pair_verifier_raises(
 ) -> None:
     err = said(*command, cwd=folder, code=1)
     assert "must be an embedder, got the pair verifier" in err
-    assert "Only search.py verify accepts it." in err
+    assert "Only keras-reid search verify accepts it." in err

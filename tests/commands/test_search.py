@@ -63,7 +63,7 @@ def test_search_enrol_embed_shards_then_query_finds_image(folder):
     root, rows = folder
     said("embed.py", "--run=run", "--images=people.csv", "--out=shards", "--shard_size=7", cwd=root)
     other = "--gallery=faiss:shards.db"
-    out = search(other, "enrol", "shards", cwd=root)
+    out = search(other, "enroll", "shards", cwd=root)  # an alias
     assert f"enrolled {len(rows)} images, 0 embedded again" in out
     assert f" 0 moved (another identity, camera or time), {len(rows)} already enrolled" in search(
         other, "enrol", "shards", cwd=root

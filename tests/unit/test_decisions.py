@@ -83,8 +83,8 @@ def test_verify_far_below_resolution_is_not_resolvable():
         ([1.0, 2.0], [True], "one shape"),
         ([1.0, np.nan], [True, False], "numbers, not NaN"),
         ([1.0, 2.0], [True, True], "of one person and one of different persons, got 2 and 0"),
-        ([1.0, 2.0], [3, 4], "booleans of one shape"),
-        (["a", "b"], [True, False], "booleans of one shape"),
+        ([1.0, 2.0], [3, 4], "booleans of the same shape"),
+        (["a", "b"], [True, False], "booleans of the same shape"),
     ],
 )
 def test_verify_invalid_pairs_raise(distances, same, message):

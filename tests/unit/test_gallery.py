@@ -340,7 +340,7 @@ def test_gallery_with_threshold_of_earlier_version_warns_once(tmp_path, caplog):
         store.store.save_settings({**settings, "threshold": {"value": 0.4}})
     with gallery.open(uri):
         pass
-    assert "run search.py calibrate" in caplog.text
+    assert "run keras-reid search calibrate" in caplog.text
     caplog.clear()
     with gallery.open(uri):
         pass

@@ -234,7 +234,7 @@ def test_backbones_build_from_model_and_weights_files_matches_source(tmp_path) -
         ({"pooling": "median"}, "`pooling` must be one of avg, avg_max, gem, max, got 'median'"),
         ({"neck": "giraffe"}, "`neck` must be one of bn, none, got 'giraffe'"),
         ({"classifier": "svm"}, "`classifier` must be one of linear, cosine, got 'svm'"),
-        ({"centers": True, "num_identities": None}, "a number for centers, got None"),
+        ({"centers": True, "num_identities": None}, "a number if `centers` is set, got None"),
         ({"last_stride": 3}, "`last_stride` must be one of 1, 2, got 3"),
         ({"num_identities": 0}, "`num_identities` must be at least 1, got 0. None"),
         ({"width": 0}, "`width` must be at least 1"),

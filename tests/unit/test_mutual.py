@@ -476,7 +476,7 @@ def test_mutual_learner_compile_invalid_distillation_raises(options, average, me
 
 def test_mutual_learner_invalid_members_raises() -> None:
     net = build(0)
-    with pytest.raises(InputError, match="`members` must be different models and names"):
+    with pytest.raises(InputError, match="`members` must be models and names that differ"):
         MutualLearner([net, net])
     with pytest.raises(InputError, match="at least one"):
         MutualLearner([net])

@@ -89,7 +89,7 @@ def contents(folder: Path) -> Contents:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder without images.
+    """Return the subfolders of a folder, which must have no images itself.
 
     Raises:
         InputError: the folder is missing, cannot be read, or holds images, which the error lists.

@@ -40,7 +40,7 @@ class PairVerification(Method):
 
     embeds: ClassVar[bool] = True
     pair_verifier: bool = setting(
-        "Model that compares two images inside the network. Only search.py verify accepts it.",
+        "Model that compares two images inside the network, for keras-reid search verify only.",
         default=False,
     )
     gate: str = setting(
