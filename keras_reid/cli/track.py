@@ -146,9 +146,9 @@ def _check_detections(options: TrackOptions, given: Boxes | None, seen: Seen) ->
 
 
 def _no_person(options: TrackOptions, count: int) -> InputError:
-    rule = f"at least one person in {options.detections or 'the boxes of the detector'}"
+    received = Shown(f"0 of {count:,} boxes of {options.detections or 'the detector'}")
     fix = "Lower --min_confidence." if count else "Give other detections, or another detector."
-    return invalid("detections", rule, Shown(f"0 of {count:,} boxes"), fix)
+    return invalid("detections", "boxes of at least one person", received, fix)
 
 
 def _second(options: TrackOptions, frame: FrameTracks) -> float:

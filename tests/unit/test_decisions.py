@@ -80,8 +80,8 @@ def test_verify_far_below_resolution_is_not_resolvable():
 @pytest.mark.parametrize(
     ("distances", "same", "message"),
     [
-        ([1.0, 2.0], [True], "one shape"),
-        ([1.0, np.nan], [True, False], "numbers, not NaN"),
+        ([1.0, 2.0], [True], "of the same shape"),
+        ([1.0, np.nan], [True, False], "numbers without NaN"),
         ([1.0, 2.0], [True, True], "of one person and one of different persons, got 2 and 0"),
         ([1.0, 2.0], [3, 4], "booleans of the same shape"),
         (["a", "b"], [True, False], "booleans of the same shape"),

@@ -480,7 +480,7 @@ def test_mutual_learner_invalid_members_raises() -> None:
         MutualLearner([net, net])
     with pytest.raises(InputError, match="at least one"):
         MutualLearner([net])
-    with pytest.raises(InputError, match=r"also among `teachers`, got \['a', 'a'\]"):
+    with pytest.raises(InputError, match=r"those of `teachers`, got \['a', 'a'\]"):
         MutualLearner({"a": net}, teachers={"a": build(1)})
     with pytest.raises(InputError, match="`model` must be functional with a dict of outputs"):
         MutualLearner([net, keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])])

@@ -175,7 +175,7 @@ def test_learner_saved_and_loaded_resumes_bit_equal(tmp_path) -> None:
         ({"loss_weights": [1.0]}, "`loss_weights` must be a dict by output"),
         (
             {"loss_weights": {"features": [1.0, 2.0]}},
-            "must be a number for each loss, by the same outputs",
+            "must be a number for each loss, with the keys of loss",
         ),
         ({"loss_weights": {"embedding": 1.0}}, "must be a number for each loss"),
         (
