@@ -167,7 +167,7 @@ class PersonFinder:
         persons = self.find(paths, one)
         if not len(persons.names):
             self.skipped.finish()
-            raise InputError("The images must show a person to use, got none. Pass other images.")
+            raise InputError("An image must show one person, or the person of --box, got none.")
         return persons
 
     def _names(self, path: str, one: bool) -> list[str]:
@@ -180,7 +180,7 @@ class PersonFinder:
             return [path] * count
         if self.box is not None and self.box <= count:
             return [person_name(path, self.box, count)]
-        if one:
+        if one or self.box is not None:  # no such box
             self.skipped.several[path] = self._preview(path, boxes)
             return []
         return [person_name(path, 1 + number, count) for number in range(count)]

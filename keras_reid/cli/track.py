@@ -21,7 +21,7 @@ from keras_reid.cli.track_options import TrackOptions
 from keras_reid.cli.track_outputs import LiveOutputs
 from keras_reid.cli.track_results import Seen, TrackResult, finish
 from keras_reid.data.mot import Boxes, read_mot
-from keras_reid.errors import InputError, Shown, counted, invalid
+from keras_reid.errors import Shown, counted, invalid
 from keras_reid.tracking.pipeline import Detect, FrameTracks, tracks_for
 
 # Arguments of `tracking.Tracker`.
@@ -98,6 +98,8 @@ def _frames(
     if options.appearance or options.gallery:
         crops = tracking.Crops(*options.pixel_embedder(), options.embed_batch_size)
     settings = {name: getattr(options, name) for name in SETTINGS}
+    if video.count == 1:  # an image
+        settings["n_init"] = 1
     tracks = tracks_for(every, appearance=options.appearance, **settings)
     tell, total = progress("tracking, frames"), video.count
     with closing(tracking.follow(video, detect, tracks, crops, stopped)) as frames:
@@ -133,7 +135,9 @@ def _read_detections(options: TrackOptions) -> Boxes | None:
     if options.min_confidence is not None:
         boxes = boxes[boxes.confidence >= options.min_confidence]
     if not len(boxes):
-        raise _no_person(options, count)
+        received = Shown(f"0 of {count:,} boxes of {options.detections}")
+        fix = "Lower --min_confidence." if count else "Give other detections."
+        raise invalid("detections", "boxes of at least one person", received, fix)
     return boxes
 
 
@@ -141,14 +145,9 @@ def _check_detections(options: TrackOptions, given: Boxes | None, seen: Seen) ->
     """Raise for detections beyond the last frame, and for no detections."""
     if given is not None:
         given.check_frames(seen.frames)
-    elif not seen.detections:
-        raise _no_person(options, 0)
-
-
-def _no_person(options: TrackOptions, count: int) -> InputError:
-    received = Shown(f"0 of {count:,} boxes of {options.detections or 'the detector'}")
-    fix = "Lower --min_confidence." if count else "Give other detections, or another detector."
-    return invalid("detections", "boxes of at least one person", received, fix)
+    elif not (seen.detections or options.watch):
+        rule, received = "frames with at least one person", Shown("no detection")
+        raise invalid("source", rule, received, "Use another detector.")
 
 
 def _second(options: TrackOptions, frame: FrameTracks) -> float:

@@ -34,8 +34,8 @@ class SceneWindows:
         self._turn = 0
 
     def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        windows = np.array(windows_of(*frame.shape[:2]))
-        if self._seen:
+        windows = np.array(windows_of(*frame.shape[:2])).reshape(-1, 4)
+        if self._seen and len(windows):
             chosen = self._around(windows, np.concatenate(self._seen))
             others = [i % len(windows) for i in range(self._turn, self._turn + len(windows))]
             others = [i for i in others if i not in chosen][: self.scanned]

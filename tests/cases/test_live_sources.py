@@ -237,7 +237,7 @@ def test_video_rotation_of_phone_is_applied(tmp_path, quarters, white_part):
 
 def test_track_image_is_video_of_one_frame(white, tmp_path):
     (tmp_path / "one.jpg").write_bytes(encoded(0))
-    flags = ("--source=one.jpg", "--noappearance", "--n_init=1", "--out=t.txt")
+    flags = ("--source=one.jpg", "--noappearance", "--out=t.txt")
     code, _, err = within("track.py", *flags, cwd=tmp_path)
     assert code == 0, err
     np.testing.assert_allclose(read_mot(tmp_path / "t.txt").box, [PERSON], atol=2)

@@ -192,6 +192,10 @@ def test_verify_several_persons_needs_box(tmp_path, model, detector, caplog):
         out = within("search.py", *flags, cwd=tmp_path)[1]
         distances.append(json.loads(out)["pairs"][0]["distance"])
     assert distances[1] < 0.05 < distances[0]
+    flags = (model, "--box=3", "verify", "a.png", "b.png")
+    code, _, err = within("search.py", *flags, cwd=tmp_path)
+    assert code == 1
+    assert "must show" in err
 
 
 def test_cluster_photos_has_row_for_each_person(tmp_path, tiny_run, detector):

@@ -147,6 +147,13 @@ def test_scene_windows_large_person_needs_no_window():
     assert network.squares == 2  # one window in turn, and the whole frame
 
 
+def test_scene_windows_frame_of_one_pixel_has_no_window():
+    detector = tracking.in_scene(partial(detect_in_windows, Whites()))
+    for frame in (scene(40, 30), np.zeros((1, 1, 3), np.uint8)):
+        boxes, _ = detector(frame)
+    assert len(boxes) == 0
+
+
 def test_in_scene_detector_without_windows_is_unchanged():
     def detector(frame):
         return np.zeros((0, 4)), np.zeros(0)
