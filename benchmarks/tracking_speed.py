@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from keras_reid import data, inference, tracking
+from keras_reid import data, detection, inference, tracking
 from keras_reid.data.mot import Boxes, read_mot
 from keras_reid.tracking.detect import Detector
 from keras_reid.tracking.pipeline import tracks_for
@@ -40,7 +40,7 @@ def main() -> None:
     truth = read_mot(options.ground_truth)
     truth = truth[(truth.confidence > 0) & (truth.frame <= options.frames)]
     embedder = inference.load(options.model)
-    detector = tracking.detector_of(None)
+    detector = detection.detector_of(None)
     video = First(options.video, options.frames)
     crops = tracking.Crops(lambda images: embedder([images]), embedder.image_size, 16)
     frame = next(iter(video))
