@@ -8,9 +8,9 @@ from PIL import Image
 
 from keras_reid import checks
 from keras_reid.data.frames import cut
+from keras_reid.detection.suppression import overlaps
 from keras_reid.io import new_file
 from keras_reid.names import StrPath, expanded
-from keras_reid.tracking.motion import overlaps
 from keras_reid.tracking.pipeline import FrameTracks
 
 SPACING = 10  # frames; two crops of a track are at least so far apart

@@ -62,12 +62,3 @@ STEP = np.eye(8) + np.eye(8, k=4)
 def centered(boxes: np.ndarray) -> np.ndarray:
     """Convert boxes (…, 4) from x, y, w, h to center x, y, w, h."""
     return np.concatenate([boxes[..., :2] + boxes[..., 2:] / 2, boxes[..., 2:]], axis=-1)
-
-
-def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return `|A ∩ B| / |A ∪ B|` (n, m) of boxes (n, 4) and (m, 4) as (x, y, w, h)."""
-    first = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    last = np.minimum((boxes[:, :2] + boxes[:, 2:])[:, None], (others[:, :2] + others[:, 2:])[None])
-    shared = np.maximum(last - first, 0).prod(axis=-1)
-    area = boxes[:, 2:].prod(axis=-1)[:, None] + others[:, 2:].prod(axis=-1)[None]
-    return shared / np.maximum(area - shared, 1e-9)

@@ -9,9 +9,10 @@ from absl import logging
 
 from keras_reid import checks
 from keras_reid.data.mot import Boxes
+from keras_reid.detection.suppression import overlaps
 from keras_reid.nearest.arrays import unit
 from keras_reid.tracking.detections import check_finite, check_order, matrix
-from keras_reid.tracking.motion import GATE, Motion, overlaps
+from keras_reid.tracking.motion import GATE, Motion
 
 IMPOSSIBLE = 1e6  # cost of a pair that is not matched
 

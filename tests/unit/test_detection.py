@@ -9,9 +9,8 @@ import tensorflow as tf
 from keras_reid import data, detection, tracking
 from keras_reid.data.mot import read_mot
 from keras_reid.detection import loading, networks, windows
-from keras_reid.detection.suppression import MAX_IOU, without_overlaps
+from keras_reid.detection.suppression import MAX_IOU, overlaps, without_overlaps
 from keras_reid.errors import InputError
-from keras_reid.tracking.motion import overlaps
 
 
 def test_detector_of_invalid_name_or_file_raises(tmp_path):

@@ -13,10 +13,11 @@ from processes import said
 from keras_reid import data, gallery, inference, models, tracking
 from keras_reid.data import synthetic
 from keras_reid.data.mot import Boxes, read_mot, write_mot
+from keras_reid.detection.suppression import overlaps
 from keras_reid.errors import InputError
 from keras_reid.pixels import resize
 from keras_reid.tracking import cameras
-from keras_reid.tracking.motion import GATE, Motion, centered, overlaps
+from keras_reid.tracking.motion import GATE, Motion, centered
 from keras_reid.training.runs import Run
 
 MATCH = {"calibration": match_within(0.5)}
